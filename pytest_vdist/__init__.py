@@ -1,0 +1,1 @@
+"""pytest plugin and conformance suite for PyTorch device communicators."""

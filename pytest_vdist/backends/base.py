@@ -1,0 +1,41 @@
+"""What a device backend is: the data that a vendor registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether this machine has the device. `looked_for` says what was asked, `remedy` how to get it."""
+
+    device_count: int
+    looked_for: str
+    remedy: str = ""
+
+    @property
+    def available(self) -> bool:
+        return self.device_count > 0
+
+
+@dataclass(frozen=True)
+class DeviceBackend:
+    """A device and its process-group backend, as named by `--vdist-backend`.
+
+    `probe` tells what is on this machine; it runs in the controller, which never forks, and may import torch.
+    `shares_device` says whether several ranks may use one device (CPU), so that world sizes are not bounded by it.
+    `rank_environment` is set in every rank before torch makes a process group.
+    `reduction_dtypes` and `movement_dtypes` are names of torch dtypes that the process-group backend takes.
+    """
+
+    name: str
+    device_type: str
+    process_group_backend: str
+    probe: Callable[[], Availability]
+    library_version: Callable[[], str]
+    reduction_dtypes: tuple[str, ...]
+    movement_dtypes: tuple[str, ...]
+    shares_device: bool = False
+    rank_environment: Mapping[str, str] = field(default_factory=dict)
+    start_method: str = "forkserver"

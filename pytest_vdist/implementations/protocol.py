@@ -1,0 +1,130 @@
+"""What a coordinator under test must offer: the seam between the suites and anybody's implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an implementation claims. Every claim is tested: what it lacks must refuse loudly.
+
+    `unsupported` maps the name of an operation or feature (`"all_gatherv"`, `"split_group"`) to the reason.
+    `accumulate` maps a dtype name (`"bfloat16"`) to the accumulator of its sums: `"native"`, `"fp32"` or `"exact"`;
+    a dtype that is not named accumulates natively.
+    `reduction_dtypes` and `movement_dtypes` are names of torch dtypes; None means "what the device backend declares".
+    """
+
+    compile_modes: tuple[str, ...] = ("eager",)
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    accumulate: Mapping[str, str] = field(default_factory=dict)
+    reduction_dtypes: tuple[str, ...] | None = None
+    movement_dtypes: tuple[str, ...] | None = None
+
+    def supports(self, feature: str) -> bool:
+        return feature not in self.unsupported
+
+
+@dataclass(frozen=True)
+class InitSettings:
+    """All that an implementation needs in a rank to make the world. Times are in seconds.
+
+    `backend` None lets torch pick the process-group backend by device. `timeout` governs device groups,
+    `cpu_timeout` CPU groups; None keeps the backend's own default.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device_type: str
+    init_method: str = "env://"
+    backend: str | None = None
+    timeout: float | None = None
+    cpu_timeout: float | None = None
+    split_group: bool = False
+
+
+class Handle(Protocol):
+    """An operation in flight. Waiting twice is harmless."""
+
+    def wait(self) -> object: ...
+
+
+TensorDict = dict[str, Any]
+
+
+class Coordinator(Protocol):
+    """One rank's view of one group. All `src`, `dst` are ranks within the group; see `coordinator-contract`."""
+
+    rank: int
+    ranks: list[int]
+    world_size: int
+    rank_in_group: int
+    device: torch.device
+    unique_name: str
+
+    def all_reduce(self, input_: torch.Tensor) -> torch.Tensor: ...
+    def all_gather(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor: ...
+    def all_gatherv(
+        self, input_: torch.Tensor | list[torch.Tensor], dim: int = 0, sizes: Sequence[int] | None = None
+    ) -> torch.Tensor | list[torch.Tensor]: ...
+    def reduce_scatter(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor: ...
+    def reduce_scatterv(
+        self, input_: torch.Tensor, dim: int = -1, sizes: Sequence[int] | None = None
+    ) -> torch.Tensor: ...
+    def gather(self, input_: torch.Tensor, dst: int = 0, dim: int = -1) -> torch.Tensor | None: ...
+    def broadcast(self, input_: torch.Tensor, src: int = 0) -> torch.Tensor: ...
+    def broadcast_object(self, obj: Any = None, src: int = 0) -> Any: ...
+    def broadcast_object_list(self, obj_list: list[Any], src: int = 0) -> list[Any]: ...
+    def send_object(self, obj: Any, dst: int) -> None: ...
+    def recv_object(self, src: int) -> Any: ...
+    def isend_object(self, obj: Any, dst: int) -> Handle: ...
+    def broadcast_tensor_dict(
+        self, tensor_dict: TensorDict | None = None, src: int = 0
+    ) -> TensorDict | None: ...
+    def send_tensor_dict(
+        self,
+        tensor_dict: TensorDict,
+        dst: int | None = None,
+        all_gather_group: Any = None,
+        all_gather_tensors: Mapping[str, bool] | None = None,
+    ) -> TensorDict | None: ...
+    def recv_tensor_dict(
+        self,
+        src: int | None = None,
+        all_gather_group: Any = None,
+        all_gather_tensors: Mapping[str, bool] | None = None,
+    ) -> TensorDict | None: ...
+    def isend_tensor_dict(
+        self,
+        tensor_dict: TensorDict,
+        dst: int | None = None,
+        all_gather_group: Any = None,
+        all_gather_tensors: Mapping[str, bool] | None = None,
+    ) -> list[Handle]: ...
+    def irecv_tensor_dict(
+        self,
+        src: int | None = None,
+        all_gather_group: Any = None,
+        all_gather_tensors: Mapping[str, bool] | None = None,
+    ) -> tuple[TensorDict | None, list[Handle], list[Any]]: ...
+    def send(self, tensor: torch.Tensor, dst: int | None = None) -> None: ...
+    def recv(self, size: Sequence[int], dtype: torch.dtype, src: int | None = None) -> torch.Tensor: ...
+    def barrier(self) -> None: ...
+    def destroy(self) -> None: ...
+
+
+class Implementation(Protocol):
+    """One coordinator library, as the suites drive it. `init`, `coordinator` and `destroy` run inside a rank."""
+
+    name: str
+
+    def capabilities(self) -> Capabilities: ...
+    def init(self, settings: InitSettings) -> None: ...
+    def coordinator(self, group_ranks: list[list[int]], *, name: str, **options: Any) -> Coordinator: ...
+    def destroy(self) -> None: ...
