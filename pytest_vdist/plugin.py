@@ -1,12 +1,58 @@
-"""The pytest plugin: hooks only."""
+"""The pytest plugin: hooks only. Nothing imports this module but pytest."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+from pytest_vdist import header, modes, options, suite_items
+from pytest_vdist.modes import backend, compile_mode, split_group, world_size
+
+__all__ = ["backend", "compile_mode", "split_group", "world_size"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.register(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "vdist_requirement(*ids): the requirements that the test checks")
     config.addinivalue_line(
-        "markers", "vdist_world_size(min=1, max=None, multiple_of=1): the world sizes that the test can use"
+        "markers", "vdist_requirement(*ids): the requirements of the registry that the test checks"
     )
+    config.addinivalue_line(
+        "markers",
+        "vdist_world_size(min=1, max=None, multiple_of=1): the world sizes that the test can use",
+    )
+    options.configure(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # The workers of xdist run under options that the controller has checked.
+    if not hasattr(session.config, "workerinput"):
+        chosen = options.options_of(session.config)
+        modes.refuse_what_is_missing(chosen)
+        suite_items.refuse_suites_without_backend(chosen, suite_items.paths_asked_for(session.config))
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return header.header_lines(options.options_of(config))
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    return suite_items.make_module(module_path, parent)
+
+
+# First, so that the modes stand at the front of a test's id.
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    of_suites = suite_items.is_suite_path(metafunc.definition.path)
+    if of_suites:
+        suite_items.require_requirements(metafunc)
+    modes.parametrize(metafunc, always_by_backend=of_suites)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    suite_items.refuse_suites_without_backend(options.options_of(config), (item.path for item in items))

@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
+class BackendError(Exception):
+    """Raised when a device backend is unknown, cannot be loaded, or has no device on this machine."""
+
+
 @dataclass(frozen=True)
 class Availability:
     """Whether this machine has the device. `looked_for` says what was asked, `remedy` how to get it."""
@@ -24,7 +28,7 @@ class DeviceBackend:
     """A device and its process-group backend, as named by `--vdist-backend`.
 
     `probe` tells what is on this machine; it runs in the controller, which never forks, and may import torch.
-    `shares_device` says whether several ranks may use one device (CPU), so that world sizes are not bounded by it.
+    `shares_device` says whether several ranks may use one device (CPU): then it does not bound world sizes.
     `rank_environment` is set in every rank before torch makes a process group.
     `reduction_dtypes` and `movement_dtypes` are names of torch dtypes that the process-group backend takes.
     """

@@ -15,9 +15,10 @@ class Capabilities:
     """What an implementation claims. Every claim is tested: what it lacks must refuse loudly.
 
     `unsupported` maps the name of an operation or feature (`"all_gatherv"`, `"split_group"`) to the reason.
-    `accumulate` maps a dtype name (`"bfloat16"`) to the accumulator of its sums: `"native"`, `"fp32"` or `"exact"`;
-    a dtype that is not named accumulates natively.
-    `reduction_dtypes` and `movement_dtypes` are names of torch dtypes; None means "what the device backend declares".
+    `accumulate` maps a dtype name (`"bfloat16"`) to the accumulator of its sums: `"native"`, `"fp32"` or
+    `"exact"`; a dtype that is not named accumulates natively.
+    `reduction_dtypes` and `movement_dtypes` are names of torch dtypes; None means "what the device backend
+    declares".
     """
 
     compile_modes: tuple[str, ...] = ("eager",)
@@ -59,7 +60,7 @@ TensorDict = dict[str, Any]
 
 
 class Coordinator(Protocol):
-    """One rank's view of one group. All `src`, `dst` are ranks within the group; see `coordinator-contract`."""
+    """One rank's view of one group. All `src`, `dst` are ranks within the group."""
 
     rank: int
     ranks: list[int]
@@ -120,7 +121,7 @@ class Coordinator(Protocol):
 
 
 class Implementation(Protocol):
-    """One coordinator library, as the suites drive it. `init`, `coordinator` and `destroy` run inside a rank."""
+    """One coordinator library, as the suites drive it. `init`, `coordinator`, `destroy` run inside a rank."""
 
     name: str
 

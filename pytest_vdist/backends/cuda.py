@@ -1,0 +1,37 @@
+"""NVIDIA GPUs with NCCL; also AMD GPUs, whose torch builds call the device cuda and RCCL nccl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pytest_vdist.backends.accelerator import probe_accelerator
+from pytest_vdist.backends.base import Availability, DeviceBackend
+
+_REDUCTION_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8")
+
+
+def _probe() -> Availability:
+    return probe_accelerator(
+        "cuda",
+        "nccl",
+        remedy="install a CUDA or ROCm build of torch (https://pytorch.org/get-started/locally/) "
+        "and the driver of the GPU",
+    )
+
+
+def _library_version() -> str:
+    import torch  # noqa: PLC0415 - an unused plugin must not import torch
+
+    version: Callable[[], tuple[int, ...]] = torch.cuda.nccl.version
+    return "nccl " + ".".join(str(part) for part in version())
+
+
+BACKEND = DeviceBackend(
+    name="cuda",
+    device_type="cuda",
+    process_group_backend="nccl",
+    probe=_probe,
+    library_version=_library_version,
+    reduction_dtypes=_REDUCTION_DTYPES,
+    movement_dtypes=(*_REDUCTION_DTYPES, "bool", "float8_e4m3fn", "float8_e5m2"),
+)

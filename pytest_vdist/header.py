@@ -1,0 +1,46 @@
+"""What pytest prints at the start: everything that decides what is tested, and where it was set."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from pytest_vdist.options import DEFAULT, Options
+
+
+def header_lines(options: Options) -> list[str]:
+    """Return the lines of the report header; none if no option is set, so that an unused plugin is silent."""
+    if not options.used:
+        return []
+    devices = ", ".join(f"{chosen.name} ({chosen.library_version()})" for chosen in options.backends)
+    subgroups = ", ".join("split_group" if split else "new_group" for split in options.split_group)
+    return [
+        f"vdist: device {devices}{_origin(options, 'backend')}",
+        f"vdist: torch {metadata.version('torch')}",
+        f"vdist: implementation {options.implementation.name}{_origin(options, 'implementation')}",
+        f"vdist: subgroups by {subgroups}{_origin(options, 'split_group')}",
+        f"vdist: compile {', '.join(options.compile_modes)}{_origin(options, 'compile_modes')}",
+        *_world_size_lines(options),
+        f"vdist: deadline of a run {options.timeout:g} s{_origin(options, 'timeout')}",
+    ]
+
+
+def _world_size_lines(options: Options) -> list[str]:
+    lines = []
+    for chosen in options.backends:
+        selected = options.world_sizes_on(chosen)
+        left_out = [size for size in options.world_sizes if size not in selected]
+        device = f" on {chosen.name}" if len(options.backends) > 1 else ""
+        lines.append(
+            f"vdist: world sizes{device} {_joined(selected)}{_origin(options, 'world_sizes')}"
+            + (f"; left out for lack of devices: {_joined(left_out)}" if left_out else "")
+        )
+    return lines
+
+
+def _joined(sizes: tuple[int, ...] | list[int]) -> str:
+    return ", ".join(map(str, sizes)) or "none"
+
+
+def _origin(options: Options, name: str) -> str:
+    source = options.sources[name]
+    return "" if source == DEFAULT else f" [{source}]"

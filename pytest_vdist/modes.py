@@ -1,0 +1,219 @@
+"""Modes as test parameters: device, world size, subgroup creation and compilation, visible in test ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from pytest_vdist._compat import fixture_definition
+from pytest_vdist.backends.base import BackendError, DeviceBackend
+from pytest_vdist.backends.registry import require_devices
+from pytest_vdist.implementations.spec import ImplementationError
+from pytest_vdist.options import Options, options_of
+
+MODES = ("backend", "world_size", "split_group", "compile_mode")
+WORLD_SIZE_MARKER = "vdist_world_size"
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> str:
+    """Return the name of the device backend that the test runs on, as given by --vdist-backend."""
+    return cast("str", _chosen(request))
+
+
+@pytest.fixture(scope="session")
+def world_size(request: pytest.FixtureRequest) -> int:
+    """Return the number of ranks to test with: each of --vdist-world-sizes that the test's marker allows."""
+    return cast("int", _chosen(request))
+
+
+@pytest.fixture(scope="session")
+def split_group(request: pytest.FixtureRequest) -> bool:
+    """Return whether subgroups are created by split_group instead of new_group (--vdist-split-group)."""
+    return cast("bool", _chosen(request))
+
+
+@pytest.fixture(scope="session")
+def compile_mode(request: pytest.FixtureRequest) -> str:
+    """Return how to run the function under test: "eager" or a torch.compile backend (--vdist-compile)."""
+    return cast("str", _chosen(request))
+
+
+def _chosen(request: pytest.FixtureRequest) -> object:
+    if not hasattr(request, "param"):
+        raise LookupError(
+            f"the mode {request.fixturename!r} is chosen at collection, where no test names it: "
+            f"name it among the arguments of the test or of a fixture that the test names"
+        )
+    return request.param
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldSizes:
+    """The world sizes that a test can use, as its marker says."""
+
+    min: int = 1
+    max: int | None = None
+    multiple_of: int = 1
+
+    @property
+    def smallest(self) -> int:
+        return -(-self.min // self.multiple_of) * self.multiple_of
+
+    def allows(self, size: int) -> bool:
+        return self.min <= size and (self.max is None or size <= self.max) and size % self.multiple_of == 0
+
+    def __str__(self) -> str:
+        bound = f">= {self.min}" if self.max is None else f"from {self.min} to {self.max}"
+        return f"world size {bound}" + (
+            f" and a multiple of {self.multiple_of}" if self.multiple_of > 1 else ""
+        )
+
+
+def parametrize(metafunc: pytest.Metafunc, *, always_by_backend: bool) -> None:
+    """Give a test one item for each combination of the modes that it names.
+
+    A test that names any mode gets the backend as well, so that each device has items of its own;
+    `always_by_backend` asks for this where the test names none. Fixtures and parameters of the same names
+    that the project defines are left alone.
+    """
+    options = options_of(metafunc.config)
+    own = {name for name in MODES if _is_own(metafunc, name)}
+    if not own and not always_by_backend:
+        return
+    if "world_size" in own:
+        _parametrize_world_size(metafunc, options)
+    elif "backend" in own or "backend" not in _all_names(metafunc):
+        _add(
+            metafunc, ("backend",), [pytest.param(chosen.name, id=chosen.name) for chosen in options.backends]
+        )
+    if "split_group" in own:
+        ids = {False: "new_group", True: "split_group"}
+        _add(metafunc, ("split_group",), [pytest.param(on, id=ids[on]) for on in options.split_group])
+    if "compile_mode" in own:
+        _add(metafunc, ("compile_mode",), [pytest.param(mode, id=mode) for mode in options.compile_modes])
+
+
+def _parametrize_world_size(metafunc: pytest.Metafunc, options: Options) -> None:
+    if "backend" in _all_names(metafunc) and not _is_own(metafunc, "backend"):
+        raise pytest.Collector.CollectError(
+            f"{metafunc.definition.nodeid} takes world_size from pytest-vdist, which needs its fixture "
+            f"backend as well, but the project has a backend of its own; rename that"
+        )
+    wanted = _wanted_world_sizes(metafunc)
+    cases: list[object] = []
+    for chosen in options.backends:
+        selected = options.world_sizes_on(chosen)
+        sizes = [size for size in selected if wanted.allows(size)]
+        cases += [pytest.param(chosen.name, size, id=f"{chosen.name}-{size}") for size in sizes]
+        if not sizes:
+            cases.append(_not_run(chosen, wanted, selected))
+    _add(metafunc, ("backend", "world_size"), cases)
+
+
+def _not_run(chosen: DeviceBackend, wanted: WorldSizes, selected: tuple[int, ...]) -> object:
+    """Return the item of a test that cannot run, under the id of the smallest size that could."""
+    reason = f"not run: needs {wanted}, selected {', '.join(map(str, selected)) or 'none'}"
+    return pytest.param(
+        chosen.name,
+        wanted.smallest,
+        id=f"{chosen.name}-{wanted.smallest}",
+        marks=pytest.mark.skip(reason=reason),
+    )
+
+
+def _wanted_world_sizes(metafunc: pytest.Metafunc) -> WorldSizes:
+    marker = metafunc.definition.get_closest_marker(WORLD_SIZE_MARKER)
+    if marker is None:
+        return WorldSizes()
+    try:
+        wanted = WorldSizes(*marker.args, **marker.kwargs)
+    except TypeError as error:
+        raise _bad_marker(metafunc, f"takes min, max and multiple_of by name: {error}") from None
+    for name, value in (("min", wanted.min), ("max", wanted.max), ("multiple_of", wanted.multiple_of)):
+        if not (name == "max" and value is None) and (type(value) is not int or value < 1):
+            raise _bad_marker(metafunc, f"{name} must be a whole number from 1, got {value!r}")
+    if not wanted.allows(wanted.smallest):
+        raise _bad_marker(metafunc, f"no number of ranks is a {wanted}")
+    return wanted
+
+
+def _bad_marker(metafunc: pytest.Metafunc, problem: str) -> pytest.Collector.CollectError:
+    return pytest.Collector.CollectError(
+        f"marker {WORLD_SIZE_MARKER} on {metafunc.definition.nodeid}: {problem}"
+    )
+
+
+def _add(metafunc: pytest.Metafunc, names: tuple[str, ...], cases: list[object]) -> None:
+    for name in names:
+        if name not in metafunc.fixturenames:
+            metafunc.fixturenames.append(name)
+    metafunc.parametrize(names, cases, indirect=True, scope="session")
+
+
+def _is_own(metafunc: pytest.Metafunc, name: str) -> bool:
+    if name not in metafunc.fixturenames or name in _direct_names(metafunc):
+        return False
+    definition = fixture_definition(metafunc, name)
+    return definition is not None and definition.func.__module__ == __name__
+
+
+def _all_names(metafunc: pytest.Metafunc) -> set[str]:
+    return {*metafunc.fixturenames, *_direct_names(metafunc)}
+
+
+def _direct_names(metafunc: pytest.Metafunc) -> set[str]:
+    """Return the names that the test's own parametrize marks set."""
+    names: set[str] = set()
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        argnames = mark.kwargs["argnames"] if "argnames" in mark.kwargs else mark.args[0]
+        parts = argnames.split(",") if isinstance(argnames, str) else argnames
+        names.update(part.strip() for part in parts)
+    return names
+
+
+def refuse_what_is_missing(options: Options) -> None:
+    """Raise pytest.UsageError for a device, a world size or a mode that was asked for and is not there."""
+    try:
+        for chosen in options.backends if options.is_given("backend") else ():
+            _require_devices(chosen, options)
+        if (
+            options.is_given("implementation")
+            or options.split_group != (False,)
+            or options.compile_modes != ("eager",)
+        ):
+            _require_capabilities(options)
+    except (BackendError, ImplementationError) as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _require_devices(chosen: DeviceBackend, options: Options) -> None:
+    found = require_devices(chosen, origin=options.origin("backend"))
+    too_large = [size for size in options.world_sizes if size > found.device_count]
+    if options.is_given("world_sizes") and not chosen.shares_device and too_large:
+        enough = ",".join(map(str, options.world_sizes_on(chosen))) or found.device_count
+        raise pytest.UsageError(
+            f"world size must be at most the number of {chosen.name} devices, here {found.device_count}, "
+            f"got {too_large[0]} from {options.origin('world_sizes')}; "
+            f"pass --vdist-world-sizes={enough}"
+        )
+
+
+def _require_capabilities(options: Options) -> None:
+    name = options.implementation.name
+    capabilities = options.implementation.load().capabilities()
+    if True in options.split_group and not capabilities.supports("split_group"):
+        raise pytest.UsageError(
+            f"implementation {name!r} does not have the capability 'split_group', asked for by "
+            f"{options.origin('split_group')}: {capabilities.unsupported['split_group']}; "
+            f"pass --vdist-split-group=off"
+        )
+    declared = ",".join(capabilities.compile_modes)
+    for mode in options.compile_modes:
+        if mode not in capabilities.compile_modes:
+            raise pytest.UsageError(
+                f"implementation {name!r} has the capability 'compile_modes' for {declared} only, "
+                f"got {mode!r} from {options.origin('compile_modes')}; pass --vdist-compile={declared}"
+            )

@@ -1,0 +1,329 @@
+"""Every flag, ini key and environment variable of the plugin in one table, and the values that hold."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import pytest
+
+from pytest_vdist.backends.base import BackendError, DeviceBackend
+from pytest_vdist.backends.registry import availability, find_backend
+from pytest_vdist.implementations.spec import ImplementationError, ImplementationSpec
+
+_T = TypeVar("_T")
+
+COMMAND_LINE = "command line"
+DEFAULT = "default"
+COMPILE_MODES = ("eager", "aot_eager", "inductor")
+MAX_WORLD_SIZE = 1024
+VARIABLE_PREFIX = "VDIST_"
+# Variables that the reference implementation reads in the ranks.
+REFERENCE_VARIABLES = ("VDIST_DISTRIBUTED_TIMEOUT_SECONDS", "VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS")
+
+
+class BadValueError(ValueError):
+    """Raised by a parser of the table: what the value must be, and the part of it that is not."""
+
+    def __init__(self, expected: str, offending: str) -> None:
+        super().__init__(f"{expected}, got {offending!r}")
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    return _distinct("backend names", tuple(part.strip() for part in text.split(",")), text)
+
+
+def _parse_implementation(text: str) -> str:
+    if not text.strip():
+        raise BadValueError("implementation must not be empty", text)
+    return text.strip()
+
+
+def _parse_split_group(text: str) -> tuple[bool, ...]:
+    values = {"off": (False,), "on": (True,), "both": (False, True)}
+    if text not in values:
+        raise BadValueError("subgroup creation must be off, on or both", text)
+    return values[text]
+
+
+def _parse_split_group_variable(text: str) -> tuple[bool, ...]:
+    if text not in {"0", "1"}:
+        raise BadValueError("subgroup creation must be 0 or 1 in the environment", text)
+    return (text == "1",)
+
+
+def _parse_compile_modes(text: str) -> tuple[str, ...]:
+    if text.strip() == "all":
+        return COMPILE_MODES
+    modes = tuple(part.strip() for part in text.split(","))
+    for mode in modes:
+        if mode not in COMPILE_MODES:
+            raise BadValueError(f"compile mode must be one of {', '.join(COMPILE_MODES)}, or all", mode)
+    return _distinct("compile modes", modes, text)
+
+
+def _parse_world_sizes(text: str) -> tuple[int, ...]:
+    sizes = tuple(_parse_world_size(part.strip()) for part in text.split(","))
+    return _distinct("world sizes", sizes, text)
+
+
+def _parse_world_size(text: str) -> int:
+    # isdecimal() is True for other scripts' digits as well, which int() reads but no user means.
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_WORLD_SIZE):
+        raise BadValueError(f"world size must be a whole number from 1 to {MAX_WORLD_SIZE}", text)
+    return int(text)
+
+
+def _parse_timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise BadValueError("timeout must be a number of seconds greater than 0", text)
+    return seconds
+
+
+def _distinct(what: str, values: tuple[_T, ...], text: str) -> tuple[_T, ...]:
+    if "" in values:
+        raise BadValueError(f"{what} must not be empty", text)
+    if len(set(values)) < len(values):
+        raise BadValueError(f"{what} must not repeat", text)
+    return values
+
+
+@dataclass(frozen=True)
+class Row:
+    """One option: its names on the three ways in, how its text is read, and what holds without it."""
+
+    name: str
+    flag: str
+    variable: str
+    metavar: str
+    default: str
+    example: str
+    help: str
+    parse: Callable[[str], Any]
+    parse_variable: Callable[[str], Any] | None = None
+
+    @property
+    def ini(self) -> str:
+        return self.flag.removeprefix("--").replace("-", "_")
+
+    def read(self, text: str, source: str) -> Any:
+        """Return the value of a text. Raises pytest.UsageError that says what, where from and what to do."""
+        parse = (
+            self.parse_variable
+            if self.parse_variable and source == in_environment(self.variable)
+            else self.parse
+        )
+        try:
+            return parse(text)
+        except BadValueError as error:
+            raise pytest.UsageError(
+                f"{error} from {origin(source)}; pass {self.flag}={self.example}"
+            ) from None
+
+
+TABLE = (
+    Row(
+        name="backend",
+        flag="--vdist-backend",
+        variable="VDIST_BACKEND",
+        metavar="NAME[,NAME]",
+        default="cpu",
+        example="cpu",
+        help="device backends to test, separated by commas: cpu, cuda, xpu or one that a vendor registers",
+        parse=_parse_names,
+    ),
+    Row(
+        name="implementation",
+        flag="--vdist-impl",
+        variable="VDIST_IMPL",
+        metavar="IMPL",
+        default="reference",
+        example="reference",
+        help="coordinator under test: reference, pkg.mod:factory or file.py:factory",
+        parse=_parse_implementation,
+    ),
+    Row(
+        name="split_group",
+        flag="--vdist-split-group",
+        variable="VDIST_DISTRIBUTED_USE_SPLIT_GROUP",
+        metavar="off|on|both",
+        default="off",
+        example="both",
+        help="create subgroups by new_group (off), split_group (on) or both ways; 0 or 1 in the environment",
+        parse=_parse_split_group,
+        parse_variable=_parse_split_group_variable,
+    ),
+    Row(
+        name="compile_modes",
+        flag="--vdist-compile",
+        variable="VDIST_COMPILE",
+        metavar="MODE[,MODE]|all",
+        default="eager",
+        example="eager,inductor",
+        help="ways to run the functions under test, separated by commas: eager, aot_eager, inductor; or all",
+        parse=_parse_compile_modes,
+    ),
+    Row(
+        name="world_sizes",
+        flag="--vdist-world-sizes",
+        variable="VDIST_WORLD_SIZES",
+        metavar="N[,N]",
+        default="1,2,3,4",
+        example="2,4",
+        help="numbers of ranks to test with, separated by commas; the default leaves out what lacks devices",
+        parse=_parse_world_sizes,
+    ),
+    Row(
+        name="timeout",
+        flag="--vdist-timeout",
+        variable="VDIST_TIMEOUT",
+        metavar="SECONDS",
+        default="60",
+        example="60",
+        help="deadline in seconds of one run of a function on ranks",
+        parse=_parse_timeout,
+    ),
+)
+KNOWN_VARIABLES = (*(row.variable for row in TABLE), *REFERENCE_VARIABLES)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The values that hold in this session; `sources` says where each row of the table has its value from."""
+
+    backends: tuple[DeviceBackend, ...]
+    implementation: ImplementationSpec
+    split_group: tuple[bool, ...]
+    compile_modes: tuple[str, ...]
+    world_sizes: tuple[int, ...]
+    timeout: float
+    sources: Mapping[str, str]
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody set any option."""
+        return any(source != DEFAULT for source in self.sources.values())
+
+    def is_given(self, name: str) -> bool:
+        return self.sources[name] != DEFAULT
+
+    def origin(self, name: str) -> str:
+        return origin(self.sources[name])
+
+    def backend_named(self, name: str) -> DeviceBackend:
+        """Return the selected backend of that name. Raises LookupError for one that is not selected."""
+        for backend in self.backends:
+            if backend.name == name:
+                return backend
+        selected = ", ".join(backend.name for backend in self.backends)
+        raise LookupError(f"backend {name!r} is not selected, {self.origin('backend')} selects {selected}")
+
+    def world_sizes_on(self, backend: DeviceBackend) -> tuple[int, ...]:
+        """Return the sizes to test on a backend: those that have a device for each rank, or share one."""
+        if backend.shares_device:
+            return self.world_sizes
+        devices = availability(backend).device_count
+        return tuple(size for size in self.world_sizes if size <= devices)
+
+
+_OPTIONS = pytest.StashKey[Options]()
+
+
+def options_of(config: pytest.Config) -> Options:
+    """Return the options of the session, which are there from pytest_configure on."""
+    return config.stash[_OPTIONS]
+
+
+def register(parser: pytest.Parser) -> None:
+    """Add every row of the table to pytest's command line and ini file."""
+    group = parser.getgroup("vdist", "conformance of device communicators (pytest-vdist)")
+    for row in TABLE:
+        help_text = f"{row.help} (default: {row.default}; environment: {row.variable}; ini: {row.ini})"
+        group.addoption(
+            row.flag, dest=row.ini, default=None, metavar=row.metavar, type=_checked_text(row), help=help_text
+        )
+        parser.addini(row.ini, help=row.help, type="string", default=None)
+
+
+def configure(config: pytest.Config) -> None:
+    """Read the options into the session's config. Raises pytest.UsageError for a value that cannot hold."""
+    config.stash[_OPTIONS] = read_options(config, os.environ)
+
+
+def read_options(config: pytest.Config, environment: Mapping[str, str]) -> Options:
+    """Return the values that hold: command line before environment before ini file before default."""
+    refuse_unknown_variables(environment)
+    texts = {row.name: _text_and_source(row, config, environment) for row in TABLE}
+    values = {row.name: row.read(*texts[row.name]) for row in TABLE}
+    sources = {name: source for name, (_, source) in texts.items()}
+    try:
+        backends = tuple(
+            find_backend(name, origin=origin(sources["backend"])) for name in values.pop("backend")
+        )
+        implementation = ImplementationSpec.resolve(
+            values.pop("implementation"), origin(sources["implementation"])
+        )
+    except (BackendError, ImplementationError) as error:
+        raise pytest.UsageError(str(error)) from error
+    return Options(
+        backends=backends, implementation=implementation, sources=MappingProxyType(sources), **values
+    )
+
+
+def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    """Raise pytest.UsageError for a variable with this plugin's prefix that nothing reads, likely a typo."""
+    for variable in sorted(environment):
+        if variable.startswith(VARIABLE_PREFIX) and variable not in KNOWN_VARIABLES:
+            near = difflib.get_close_matches(variable, KNOWN_VARIABLES, n=1)
+            suggestion = f"did you mean {near[0]}? " if near else ""
+            raise pytest.UsageError(
+                f"unknown variable, got {variable!r} from the environment; {suggestion}"
+                f"unset it, the known ones are {', '.join(KNOWN_VARIABLES)}"
+            )
+
+
+def in_environment(variable: str) -> str:
+    return f"{variable} in the environment"
+
+
+def origin(source: str) -> str:
+    """Return a source as it stands in a sentence: "from the command line"."""
+    return source if source.startswith(VARIABLE_PREFIX) else f"the {source}"
+
+
+def _checked_text(row: Row) -> Callable[[str], str]:
+    """Return an argparse type that checks and keeps the text: xdist sends its workers plain values only."""
+
+    def check(text: str) -> str:
+        row.read(text, COMMAND_LINE)
+        return text
+
+    return check
+
+
+def _text_and_source(row: Row, config: pytest.Config, environment: Mapping[str, str]) -> tuple[str, str]:
+    given = config.getoption(row.ini)
+    if given is not None:
+        return given, COMMAND_LINE
+    if row.variable in environment:
+        return environment[row.variable], in_environment(row.variable)
+    configured = config.getini(row.ini)
+    if configured is not None:
+        return configured, _ini_source(row, config)
+    return row.default, DEFAULT
+
+
+def _ini_source(row: Row, config: pytest.Config) -> str:
+    overrides = config.getoption("override_ini") or ()
+    if config.inipath is None or any(text.startswith(f"{row.ini}=") for text in overrides):
+        return f"{COMMAND_LINE} (-o {row.ini})"
+    return f"ini file {config.inipath.name}"

@@ -1,0 +1,78 @@
+"""The suites' tests as pytest items: ids that do not depend on the installation, and what each must carry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_vdist.options import Options
+
+# In a checkout the folder is a link to a folder beside the package; a test may be reached by either path.
+SUITES = Path(os.path.realpath(Path(__file__).parent / "suites"))
+SUITES_PACKAGE = "pytest_vdist.suites"
+REQUIREMENT_MARKER = "vdist_requirement"
+
+
+def is_suite_path(path: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(SUITES)
+
+
+def make_module(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Return the collector of a module of the suites, None for any other module.
+
+    Its id is `suites/<chapter>/<file>`, wherever the package lies and whatever the current directory is.
+    """
+    if not is_suite_path(module_path):
+        return None
+    relative = Path(os.path.realpath(module_path)).relative_to(SUITES)
+    module: pytest.Module = pytest.Module.from_parent(
+        parent, path=module_path, nodeid=f"suites/{relative.as_posix()}"
+    )
+    return module
+
+
+def require_requirements(metafunc: pytest.Metafunc) -> None:
+    """Raise a collection error unless the test names at least one requirement, and only known ones."""
+    # The registry is read when a suite is collected, not by a plugin that is installed but unused.
+    from pytest_vdist.certificate.requirements import RequirementsError, registry  # noqa: PLC0415
+
+    test = metafunc.definition.nodeid
+    ids = tuple(id_ for marker in metafunc.definition.iter_markers(REQUIREMENT_MARKER) for id_ in marker.args)
+    if not ids:
+        raise pytest.Collector.CollectError(
+            f"{test} names no requirement; mark it with @pytest.mark.{REQUIREMENT_MARKER}('VD-…')"
+        )
+    try:
+        registry().require(ids)
+    except RequirementsError as error:
+        raise pytest.Collector.CollectError(f"{test}: {error}") from None
+
+
+def refuse_suites_without_backend(options: Options, paths: Iterable[Path]) -> None:
+    """Raise pytest.UsageError if any of the paths belongs to the suites and no device was named."""
+    if options.is_given("backend"):
+        return
+    for path in paths:
+        if is_suite_path(path):
+            raise pytest.UsageError(
+                f"the suites test a device, and none is named for {path}; "
+                f"name the device: pytest --vdist-backend=cpu"
+            )
+
+
+def paths_asked_for(config: pytest.Config) -> list[Path]:
+    """Return the paths of the session's arguments, those of the suites' package under --pyargs included."""
+    paths = []
+    for argument in config.args:
+        place = argument.split("::", 1)[0]
+        package, _, module = place.partition(SUITES_PACKAGE)
+        if config.getoption("pyargs") and package == "" and module[:1] in {"", "."}:
+            paths.append(SUITES)
+        else:
+            paths.append(config.invocation_params.dir / place)
+    return paths
