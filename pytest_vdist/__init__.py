@@ -1,1 +1,71 @@
-"""pytest plugin and conformance suite for PyTorch device communicators."""
+"""pytest plugin and conformance suite for PyTorch device communicators.
+
+The names below are public. They are imported when first used: an unused plugin must import no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_vdist.backends.base import Availability, DeviceBackend
+    from pytest_vdist.fixtures import CoordinatorRun, DistributedRun
+    from pytest_vdist.implementations.protocol import Capabilities, Coordinator, Implementation, InitSettings
+    from pytest_vdist.implementations.spec import ImplementationSpec
+    from pytest_vdist.ranks.context import RankContext, current_rank
+    from pytest_vdist.ranks.failures import (
+        DistributedRunError,
+        RankDiedError,
+        RanksFailedError,
+        RanksHungError,
+        RanksUnavailableError,
+    )
+    from pytest_vdist.ranks.wire import CannotTravelError
+
+_HOMES = {
+    "Availability": "backends.base",
+    "CannotTravelError": "ranks.wire",
+    "Capabilities": "implementations.protocol",
+    "Coordinator": "implementations.protocol",
+    "CoordinatorRun": "fixtures",
+    "DeviceBackend": "backends.base",
+    "DistributedRun": "fixtures",
+    "DistributedRunError": "ranks.failures",
+    "Implementation": "implementations.protocol",
+    "ImplementationSpec": "implementations.spec",
+    "InitSettings": "implementations.protocol",
+    "RankContext": "ranks.context",
+    "RankDiedError": "ranks.failures",
+    "RanksFailedError": "ranks.failures",
+    "RanksHungError": "ranks.failures",
+    "RanksUnavailableError": "ranks.failures",
+    "current_rank": "ranks.context",
+}
+
+__all__ = [
+    "Availability",
+    "CannotTravelError",
+    "Capabilities",
+    "Coordinator",
+    "CoordinatorRun",
+    "DeviceBackend",
+    "DistributedRun",
+    "DistributedRunError",
+    "Implementation",
+    "ImplementationSpec",
+    "InitSettings",
+    "RankContext",
+    "RankDiedError",
+    "RanksFailedError",
+    "RanksHungError",
+    "RanksUnavailableError",
+    "current_rank",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

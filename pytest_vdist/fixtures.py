@@ -1,0 +1,181 @@
+"""The fixtures: `distributed_run` and its family. Nothing heavy is imported before the first one is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from pytest_vdist.backends.registry import availability
+from pytest_vdist.options import options_of
+
+if TYPE_CHECKING:
+    from pytest_vdist.backends.base import DeviceBackend
+    from pytest_vdist.implementations.spec import ImplementationSpec
+    from pytest_vdist.ranks.messages import WorldSpec
+    from pytest_vdist.ranks.pool import RankPool
+
+
+class DistributedRun(Protocol):
+    """Type of the fixture `distributed_run`."""
+
+    def __call__(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        world_size: int = 2,
+        timeout: float | None = None,
+        init_process_group: bool = True,
+        fresh: bool = False,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Run `fn(*args, **kwargs)` on `world_size` ranks and return the results, by rank.
+
+        `fn` may be a closure, a lambda or a local function; within it `current_rank()` tells rank, world size
+        and device. Tensors may be arguments and results; results arrive on the CPU. `timeout` is the deadline
+        in seconds (default: --vdist-timeout). Unless `init_process_group` is False, torch's default process
+        group of the chosen backend stands. `fresh` takes new processes, and ends them after. `env` adds
+        environment variables. Raises DistributedRunError if a rank raised, died or did not finish.
+        """
+
+
+class CoordinatorRun(Protocol):
+    """Type of the fixture `coordinator_run`."""
+
+    def __call__(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        world_size: int = 2,
+        group_ranks: list[list[int]] | None = None,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Run `fn(coordinator, *args, **kwargs)` on `world_size` ranks; the results are by (global) rank.
+
+        `coordinator` is the calling rank's, from the implementation under test (--vdist-impl), for the groups
+        of `group_ranks`, which must name every rank; None stands for one group of all ranks. It is made once
+        and kept for later runs, so `fn` must not destroy it. Otherwise as `distributed_run`.
+        """
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """What both fixtures share: the ranks of a backend, and the session's deadline."""
+
+    pool: RankPool
+    device: DeviceBackend
+    default_timeout: float
+
+    def run(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        world: WorldSpec,
+        world_size: int,
+        timeout: float | None,
+        fresh: bool,
+        env: Mapping[str, str] | None,
+    ) -> list[Any]:
+        __tracebackhide__ = True
+        deadline = self.default_timeout if timeout is None else timeout
+        return self.pool.run(
+            fn, args, kwargs, world=world, world_size=world_size, timeout=deadline, fresh=fresh, env=env
+        )
+
+
+@pytest.fixture(scope="session")
+def distributed_run(backend: str, _rank_pools: Callable[[str], _Runner]) -> DistributedRun:
+    """Run a function on N warm rank processes and return their results by rank; see `DistributedRun`."""
+    from pytest_vdist.ranks.messages import WorldSpec  # noqa: PLC0415 - imports torch, which an unused plugin must not
+
+    runner = _rank_pools(backend)
+
+    def run(
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        world_size: int = 2,
+        timeout: float | None = None,
+        init_process_group: bool = True,
+        fresh: bool = False,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        __tracebackhide__ = True
+        group_backend = runner.device.process_group_backend if init_process_group else None
+        world = WorldSpec(runner.device.device_type, process_group_backend=group_backend)
+        return runner.run(
+            fn, args, kwargs, world=world, world_size=world_size, timeout=timeout, fresh=fresh, env=env
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def coordinator_run(
+    backend: str, split_group: bool, implementation: ImplementationSpec, _rank_pools: Callable[[str], _Runner]
+) -> CoordinatorRun:
+    """Run a function with the coordinator of the implementation under test; see `CoordinatorRun`."""
+    from pytest_vdist.ranks.messages import WorldSpec  # noqa: PLC0415 - imports torch, which an unused plugin must not
+    from pytest_vdist.ranks.world import call_with_coordinator  # noqa: PLC0415
+
+    runner = _rank_pools(backend)
+    world = WorldSpec(runner.device.device_type, implementation=implementation, split_group=split_group)
+
+    def run(
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        world_size: int = 2,
+        group_ranks: list[list[int]] | None = None,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        __tracebackhide__ = True
+        return runner.run(
+            call_with_coordinator,
+            (fn, group_ranks, *args),
+            kwargs,
+            world=world,
+            world_size=world_size,
+            timeout=timeout,
+            fresh=False,
+            env=env,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def implementation(request: pytest.FixtureRequest) -> ImplementationSpec:
+    """Give the implementation under test; `implementation.load()` in a rank makes it, not yet initialised."""
+    return options_of(request.config).implementation
+
+
+@pytest.fixture(scope="session")
+def _rank_pools(request: pytest.FixtureRequest) -> Iterator[Callable[[str], _Runner]]:
+    from pytest_vdist.ranks.pool import RankPool  # noqa: PLC0415 - imports torch, which an unused plugin must not
+
+    options = options_of(request.config)
+    runners: dict[str, _Runner] = {}
+
+    def runner_of(backend: str) -> _Runner:
+        if backend not in runners:
+            device = options.backend_named(backend)
+            pool = RankPool(device, availability(device).device_count)
+            runners[backend] = _Runner(pool, device, options.timeout)
+        return runners[backend]
+
+    yield runner_of
+    for runner in runners.values():
+        runner.pool.close()

@@ -1,0 +1,104 @@
+"""Every use of an API of torch, multiprocess or pytest that is not public, with its range and reason."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
+
+
+# torch 2.11 to 2.15 export the stores from torch.distributed at run time, but not to type checkers.
+TCPStore: Any = dist.TCPStore  # type: ignore[attr-defined]
+PrefixStore: Any = dist.PrefixStore  # type: ignore[attr-defined]
+
+
+def live_process_groups() -> list[dist.ProcessGroup]:
+    """Return every process group of this process that is not destroyed.
+
+    torch 2.11 to 2.15 keep them in `_world.pg_map` and offer no public list. Leftover groups must be seen,
+    because a reference to a destroyed group keeps its sockets and threads.
+    """
+    return list(distributed_c10d._world.pg_map)
+
+
+def sequence_number(group: dist.ProcessGroup) -> int:
+    """Return how many collectives the group has begun, or 0 where its backend does not count.
+
+    torch 2.11 to 2.15: `_get_sequence_number_for_group`; compiled code's collectives count too.
+    """
+    try:
+        return int(group._get_sequence_number_for_group())  # type: ignore[attr-defined]
+    except RuntimeError:  # the backend does not implement it
+        return 0
+
+
+def group_label(group: dist.ProcessGroup) -> str:
+    """Return the group's description, or its name: `group_desc` is set by torch, its readers are private."""
+    description = str(group.group_desc)
+    return group.group_name if description in {"", "undefined"} else description
+
+
+@contextmanager
+def hidden_main_module() -> Iterator[None]:
+    """Keep multiprocess from running the controller's main script again in every rank.
+
+    multiprocess 0.70 (as multiprocessing of Python 3.11 to 3.14) re-imports `__main__` in each child, which
+    would run a script without an `if __name__` guard once per rank, and costs its imports.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def environment_snapshot() -> dict[bytes, bytes]:
+    """Return a copy of the environment, cheap enough for every dispatch.
+
+    CPython 3.11 to 3.14 on POSIX keep it in `os.environ._data`; copying through the public mapping decodes
+    every variable and costs 40 times as much.
+    """
+    data = getattr(os.environ, "_data", None)
+    return dict(data) if data is not None else dict(os.environb)
+
+
+def current_warning_filters() -> list[Any]:
+    """Return the filters in force; `warnings.filters` is undocumented but stable since Python 3.4."""
+    return list(warnings.filters)
+
+
+def set_warning_filters(filters: list[Any]) -> None:
+    """Replace the filters in force, inside `warnings.catch_warnings`, which restores them."""
+    warnings.resetwarnings()
+    for action, message, category, module, lineno in filters:
+        warnings.filters.append((action, message, category, module, lineno))  # type: ignore[attr-defined]
+
+
+def is_rewritten_by_pytest(module: types.ModuleType) -> bool:
+    """Tell whether pytest rewrote the module's asserts: test modules, conftest files and plugins.
+
+    pytest 8 to 9: such a module's loader is `_pytest.assertion.rewrite.AssertionRewritingHook`.
+    """
+    loader = getattr(getattr(module, "__spec__", None), "loader", None)
+    return type(loader).__module__ == "_pytest.assertion.rewrite"
+
+
+def outcome_of(exception: BaseException) -> str:
+    """Return "skip", "fail", "xfail" or "exit" for pytest's own outcome exceptions, else "".
+
+    pytest 8 to 9: the classes of `_pytest.outcomes`, looked up among the loaded modules, because a rank must
+    not import pytest if the function under test did not.
+    """
+    outcomes = sys.modules.get("_pytest.outcomes")
+    if outcomes is None:
+        return ""
+    kinds = {"XFailed": "xfail", "Skipped": "skip", "Failed": "fail", "Exit": "exit"}
+    return next((kind for name, kind in kinds.items() if isinstance(exception, getattr(outcomes, name))), "")

@@ -1,0 +1,47 @@
+"""What ranks wrote, warned and logged, emitted again in the controller with the rank's label."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from pytest_vdist.ranks.messages import RecordedWarning, Reply
+
+
+def emit_output(output: Sequence[tuple[str, str]]) -> None:
+    """Write each rank's output to the stream it was meant for, every line labelled `[rank N]`."""
+    for rank, (stdout, stderr) in enumerate(output):
+        _write_lines(sys.stdout, rank, stdout)
+        _write_lines(sys.stderr, rank, stderr)
+
+
+def emit_warnings(replies: Iterable[tuple[int, Reply]]) -> None:
+    """Warn again at the place in the function; equal warnings of several ranks become one."""
+    ranks_of: dict[RecordedWarning, list[int]] = {}
+    for rank, reply in replies:
+        for warning in dict.fromkeys(reply.warnings):
+            ranks_of.setdefault(warning, []).append(rank)
+    for warning, ranks in ranks_of.items():
+        text = f"{_label(ranks)} {warning.message}"
+        warnings.warn_explicit(text, warning.category, warning.filename, warning.lineno)
+
+
+def emit_log_records(replies: Iterable[tuple[int, Reply]]) -> None:
+    """Hand the records to the loggers of the same names, in order of time."""
+    labelled = [(record, rank) for rank, reply in replies for record in reply.log_records]
+    for fields, rank in sorted(labelled, key=lambda pair: float(pair[0]["created"])):
+        record = logging.makeLogRecord(fields)
+        record.msg = f"{_label([rank])} {record.msg}"
+        logging.getLogger(record.name).handle(record)
+
+
+def _label(ranks: Sequence[int]) -> str:
+    return f"[rank {ranks[0]}]" if len(ranks) == 1 else f"[ranks {', '.join(map(str, ranks))}]"
+
+
+def _write_lines(stream: TextIO, rank: int, text: str) -> None:
+    for line in text.splitlines():
+        stream.write(f"{_label([rank])} {line}\n")

@@ -1,0 +1,185 @@
+"""How a failed run reads: the exceptions of `distributed_run`, and their text.
+
+DistributedRunError
+├── RanksFailedError    a rank raised an exception, or the ranks disagree about skipping
+├── RankDiedError       a rank's process ended
+├── RanksHungError      ranks did not finish before the deadline
+└── RanksUnavailableError   ranks could not be started
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from pytest_vdist.ranks.messages import RaisedException
+
+
+class State(Enum):
+    RETURNED = "returned"
+    SKIPPED = "skipped"
+    RAISED = "raised"
+    DIED = "died"
+    STUCK = "stuck"
+
+
+@dataclass(frozen=True)
+class RankStatus:
+    """How one rank stood when the run ended. `monotonic` is when its state was reached, in seconds."""
+
+    rank: int
+    state: State
+    monotonic: float
+    reason: str = ""
+    raised: RaisedException | None = None
+    collective: str = ""
+    inside_collective: bool = False
+    stack: str = ""
+    output: str = ""
+
+
+class DistributedRunError(Exception):
+    """Raised when a run on the ranks did not end with a result from every rank.
+
+    `statuses` has one entry per rank; the text names the rank that failed first and what the others did.
+    """
+
+    def __init__(self, headline: str, statuses: Sequence[RankStatus]) -> None:
+        super().__init__(headline)
+        self.headline = headline
+        self.statuses = tuple(statuses)
+
+    def __str__(self) -> str:
+        return report(self.headline, self.statuses)
+
+
+class RanksFailedError(DistributedRunError):
+    """Raised when the function raised an exception on at least one rank."""
+
+
+class RankDiedError(DistributedRunError):
+    """Raised when the process of at least one rank ended during the run."""
+
+
+class RanksHungError(DistributedRunError):
+    """Raised when at least one rank did not finish before the deadline of the run."""
+
+
+class RanksUnavailableError(DistributedRunError):
+    """Raised when the rank processes could not be started."""
+
+
+def failure_of(statuses: Sequence[RankStatus], timeout: float) -> DistributedRunError:
+    """Return the exception for a run in which not every rank returned. The first failure in time decides."""
+    failed = sorted((s for s in statuses if s.state in {State.RAISED, State.DIED}), key=lambda s: s.monotonic)
+    if failed and failed[0].state is State.DIED:
+        first = failed[0]
+        return RankDiedError(f"rank {first.rank} of {len(statuses)} died: {first.reason}", statuses)
+    if failed:
+        return RanksFailedError(_raised_headline(failed, len(statuses)), statuses)
+    stuck = [s.rank for s in statuses if s.state is State.STUCK]
+    if stuck:
+        verb = "has" if len(stuck) == 1 else "have"
+        headline = (
+            f"{_ranks(stuck)} of {len(statuses)} {verb} not finished within the timeout of {timeout:g} s"
+        )
+        return RanksHungError(headline, statuses)
+    skipped = [s.rank for s in statuses if s.state is State.SKIPPED]
+    returned = [s.rank for s in statuses if s.state is State.RETURNED]
+    headline = f"the ranks disagree about skipping: {_ranks(skipped)} skipped, {_ranks(returned)} did not"
+    return RanksFailedError(headline, statuses)
+
+
+def report(headline: str, statuses: Sequence[RankStatus]) -> str:
+    """Return the whole text: the headline, one line per rank, then tracebacks and stacks in order of time."""
+    sections = [headline]
+    failed = sorted((s for s in statuses if s.state in {State.RAISED, State.DIED}), key=lambda s: s.monotonic)
+    if any(s.state is State.STUCK or s.state is State.DIED for s in statuses):
+        sections.append("\n".join(f"  rank {s.rank} {_standing(s)}" for s in statuses))
+    start = failed[0].monotonic if failed else 0.0
+    sections += [_raised_section(group, start) for group in _folded(failed)]
+    sections += [_output_section(s) for s in statuses if s.state is State.DIED and s.output]
+    sections += [f"stack of rank {s.rank}:\n{_indented(s.stack)}" for s in statuses if s.stack]
+    return "\n\n".join(section for section in sections if section)
+
+
+def exit_text(code: int | None) -> str:
+    """Say how a process ended: the signal's name, or the exit code."""
+    if code is None:
+        return "its process ended, its exit code is not known"
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"killed by {name}"
+    return f"its process exited with code {code}"
+
+
+def _raised_headline(failed: Sequence[RankStatus], world_size: int) -> str:
+    parts = [
+        f"{_ranks([s.rank for s in group])} of {world_size} raised {_title(group[0])}"
+        for group in _folded(failed)
+    ]
+    return "; then ".join(parts)
+
+
+def _title(status: RankStatus) -> str:
+    raised = status.raised
+    if raised is None:
+        return status.reason
+    first_line = raised.message.strip().split("\n", 1)[0]
+    return f"{raised.type_name}: {first_line}" if first_line else raised.type_name
+
+
+def _folded(failed: Iterable[RankStatus]) -> list[list[RankStatus]]:
+    """Group the raised exceptions that are equal but for the time, in order of their first appearance."""
+    groups: dict[object, list[RankStatus]] = {}
+    for status in failed:
+        if status.raised is not None:
+            groups.setdefault((status.raised.type_name, status.raised.traceback), []).append(status)
+    return [sorted(group, key=lambda s: s.rank) for group in groups.values()]
+
+
+def _raised_section(group: Sequence[RankStatus], start: float) -> str:
+    first = min(group, key=lambda s: s.monotonic)
+    assert first.raised is not None
+    later = first.monotonic - start
+    when = f", {later:.3f} s after the first failure" if later > 0 else ""
+    return f"{_ranks([s.rank for s in group])}{when}:\n{_indented(first.raised.traceback)}"
+
+
+def _standing(status: RankStatus) -> str:
+    if status.state is State.RAISED:
+        return f"raised {_title(status)}"
+    if status.state is State.RETURNED:
+        return "returned"
+    if status.state is State.SKIPPED:
+        return f"skipped: {status.reason}"
+    doing = "died" if status.state is State.DIED else "is"
+    if not status.collective:
+        where = "before its first collective" if status.state is State.DIED else "outside any collective"
+        return _joined(doing, where, status.reason)
+    if status.inside_collective:
+        return _joined(doing, f"in {status.collective}", status.reason)
+    return _joined(doing, f"after {status.collective}", status.reason)
+
+
+def _joined(doing: str, where: str, reason: str) -> str:
+    return f"{doing} {where}: {reason}" if reason else f"{doing} {where}"
+
+
+def _output_section(status: RankStatus) -> str:
+    return f"last output of rank {status.rank}:\n{_indented(status.output)}"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    if not ranks:
+        return "no rank"
+    return f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(str(rank) for rank in ranks)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" if line else line for line in text.rstrip().splitlines())

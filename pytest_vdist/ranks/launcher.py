@@ -1,0 +1,80 @@
+"""How rank processes come to life: the fork server with torch imported, and the store where ranks meet."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import multiprocess
+from multiprocess import forkserver
+
+import pytest_vdist
+from pytest_vdist.ranks import _compat
+
+_HOST = "127.0.0.1"
+_PRELOAD = ["torch", "torch.distributed", "pytest", "_pytest.assertion.rewrite", "pytest_vdist.ranks.worker"]
+
+# One thread per rank: a fork server that had started OpenMP threads would leave its children hanging, and
+# ranks share the machine's cores anyway. Gloo must not choose an interface by the host's name.
+_PINNED = {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+class Launcher:
+    """Starts processes for one session, and serves the store of all its worlds on the loopback."""
+
+    def __init__(self, start_method: str, rank_environment: Mapping[str, str]) -> None:
+        self.context: Any = multiprocess.get_context(start_method)
+        self._start_method = start_method
+        self._rank_environment = dict(rank_environment)
+        self._store: Any = None
+
+    def endpoint(self) -> tuple[str, int]:
+        """Return host and port of the store, which this process serves until it ends.
+
+        The socket is bound before anyone learns the port, so no other session can take it. It is an IPv4
+        socket, because torch looks the peers' names up and `::ffff:127.0.0.1` can take seconds to resolve.
+        """
+        if self._store is None:
+            listener = socket.create_server((_HOST, 0))
+            port = listener.getsockname()[1]
+            self._store = _compat.TCPStore(
+                _HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+            )
+        return _HOST, int(self._store.port)
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment that a rank starts with: the controller's, and what ranks need on top."""
+        pinned = {name: value for name, value in _PINNED.items() if name not in os.environ}
+        return {**pinned, **os.environ, **self._rank_environment}
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Hold while processes are started: variables that torch reads on import must be there already."""
+        with _temporarily(self.environment()), _compat.hidden_main_module():
+            if self._start_method == "forkserver":
+                self.context.set_forkserver_preload(_PRELOAD)
+                with _temporarily({"PYTHONPATH": _python_path()}):
+                    forkserver.ensure_running()
+            yield
+
+
+def _python_path() -> str:
+    package_root = str(Path(pytest_vdist.__file__).parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([package_root, inherited]) if inherited else package_root
+
+
+@contextmanager
+def _temporarily(environment: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)

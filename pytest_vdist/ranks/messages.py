@@ -1,0 +1,99 @@
+"""What controller and ranks tell each other: plain data, so that either side can be read alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_vdist.implementations.spec import ImplementationSpec
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """The process groups that a run finds in its ranks.
+
+    With an `implementation`, that one makes the world; else torch's default process group is made over
+    `process_group_backend`; if that is None too, there is none.
+    """
+
+    device_type: str
+    process_group_backend: str | None = None
+    implementation: ImplementationSpec | None = None
+    split_group: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return self.process_group_backend is None and self.implementation is None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One dispatch to all ranks. `world_serial` names the world; a rank that holds another one replaces it.
+
+    `environment` is relative to the environment in which the ranks were started; None removes a variable.
+    """
+
+    serial: int
+    world: WorldSpec
+    world_serial: int
+    environment: Mapping[str, str | None]
+    warning_filters: bytes
+    log_levels: Mapping[str, int]
+    seed: int
+    body: bytes
+
+
+class Outcome(Enum):
+    RETURNED = "returned"
+    RAISED = "raised"
+    SKIPPED = "skipped"
+    XFAILED = "xfailed"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True)
+class RaisedException:
+    """An exception as it left a rank. `monotonic` is in seconds, on the host's common clock."""
+
+    type_name: str
+    message: str
+    traceback: str
+    monotonic: float
+
+
+@dataclass(frozen=True)
+class RecordedWarning:
+    message: str
+    category: type[Warning]
+    filename: str
+    lineno: int
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one rank did in its default group; ranks that disagree have left traffic behind.
+
+    `collectives` is the group's sequence number, `sent` and `received` count messages by peer (global rank).
+    """
+
+    collectives: int = 0
+    sent: Mapping[int, int] = field(default_factory=dict)
+    received: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a rank answers to a `Run`. `reusable` is False when the world must not serve another run."""
+
+    serial: int
+    outcome: Outcome
+    value: bytes = b""
+    reason: str = ""
+    raised: RaisedException | None = None
+    warnings: tuple[RecordedWarning, ...] = ()
+    log_records: tuple[dict[str, Any], ...] = ()
+    reusable: bool = True
+    traffic: Traffic = field(default_factory=Traffic)

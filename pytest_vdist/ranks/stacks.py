@@ -1,0 +1,29 @@
+"""Makes faulthandler's dumps readable: the function's own frames, without those of the runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_RUNNER_FOLDER = str(Path(__file__).parent)
+
+
+def readable(dump: str) -> str:
+    """Return the threads of `dump` that belong to the function under test, each cut where the runner begins.
+
+    The dump lists the most recent call first, so all that follows the runner's loop is how the process began.
+    """
+    threads = [_own_frames(block) for block in dump.strip().split("\n\n")]
+    shown = [block for block in threads if len(block) > 1]
+    return "\n".join("\n".join(block) for block in shown) or dump.strip()
+
+
+def _own_frames(block: str) -> list[str]:
+    title, *frames = block.splitlines()
+    own = []
+    for frame in frames:
+        if f'"{_RUNNER_FOLDER}/ledger.py"' in frame:
+            continue
+        if f'"{_RUNNER_FOLDER}/' in frame:
+            break
+        own.append(frame)
+    return [title, *own]

@@ -1,0 +1,231 @@
+"""N rank processes that serve runs together: dispatch, collect with a deadline, find out who is to blame."""
+
+from __future__ import annotations
+
+import pickle
+import selectors
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_vdist.ranks import _compat, worker
+from pytest_vdist.ranks.failures import (
+    DistributedRunError,
+    RankStatus,
+    RanksUnavailableError,
+    State,
+    failure_of,
+)
+from pytest_vdist.ranks.launcher import Launcher
+from pytest_vdist.ranks.messages import Outcome, Reply, Run, Traffic, WorldSpec
+from pytest_vdist.ranks.process import RankProcess
+from pytest_vdist.ranks.world import Rendezvous
+
+_START_TIMEOUT = 120.0
+_GRACE = 0.5  # after the first failure, for the others to fail too: their error may be the clearer one
+_CLOSE_TIMEOUT = 1.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run: the replies by rank, or the failure; `output` by rank is (stdout, stderr)."""
+
+    replies: tuple[Reply | None, ...]
+    failure: DistributedRunError | None
+    output: tuple[tuple[str, str], ...]
+
+
+class Team:
+    """Warm ranks of one world size. A failure closes it: half-finished traffic can't be trusted."""
+
+    def __init__(self, launcher: Launcher, world_size: int, device_type: str) -> None:
+        self.world_size = world_size
+        self.controller_environment = _compat.environment_snapshot()
+        self.world: tuple[WorldSpec, int] | None = None
+        host, port = launcher.endpoint()
+        self._ranks: list[RankProcess] = []
+        self._selector = selectors.DefaultSelector()
+        try:
+            with launcher.starting():
+                for rank in range(world_size):
+                    rendezvous = Rendezvous(host, port, rank, world_size)
+                    assignment = worker.Assignment(rendezvous, device_type, launcher.environment())
+                    self._add(RankProcess(launcher.context, assignment))
+            self._await_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        return [rank.pid for rank in self._ranks]
+
+    def ended_ranks(self) -> list[str]:
+        """Describe the ranks whose processes have ended while nobody asked anything of them."""
+        return [f"rank {rank.rank}: {rank.exit_text()}" for rank in self._ranks if rank.ended()]
+
+    def execute(self, run: Run, timeout: float) -> Result:
+        """Run on every rank and wait for all, at most `timeout` seconds. A failed team is killed already."""
+        try:
+            result = self._execute(run, timeout)
+        except BaseException:
+            self.kill()
+            raise
+        if result.failure is not None or not all(_usable(reply) for reply in result.replies):
+            self.kill()
+        self.world = (run.world, run.world_serial) if _world_is_clean(result) else None
+        return result
+
+    def close(self) -> None:
+        """Let idle ranks end, and wait for them."""
+        for rank in self._ranks:
+            rank.hang_up()
+        self._release(_CLOSE_TIMEOUT)
+
+    def kill(self) -> None:
+        for rank in self._ranks:
+            rank.kill()
+        self._release(_CLOSE_TIMEOUT)
+
+    @property
+    def closed(self) -> bool:
+        return not self._ranks
+
+    def _add(self, rank: RankProcess) -> None:
+        self._ranks.append(rank)
+        self._selector.register(rank.connection, selectors.EVENT_READ, rank)
+        self._selector.register(rank.sentinel, selectors.EVENT_READ, rank)
+
+    def _release(self, patience: float) -> None:
+        self._selector.close()
+        deadline = time.monotonic() + patience
+        for rank in self._ranks:
+            rank.release(max(0.0, deadline - time.monotonic()))
+        self._ranks = []
+
+    def _await_ready(self) -> None:
+        gathering = _Gathering(self._ranks, self._selector)
+        gathering.wait(time.monotonic() + _START_TIMEOUT)
+        if len(gathering.replies) < self.world_size:
+            statuses = gathering.statuses()
+            missing = [s for s in statuses if s.state is not State.RETURNED]
+            what = missing[0].reason or f"it was not ready within {_START_TIMEOUT:g} s"
+            message = f"rank {missing[0].rank} of {self.world_size} could not be started: {what}"
+            raise RanksUnavailableError(message, statuses)
+
+    def _execute(self, run: Run, timeout: float) -> Result:
+        deadline = time.monotonic() + timeout
+        message = pickle.dumps(run, protocol=pickle.HIGHEST_PROTOCOL)
+        gathering = _Gathering(self._ranks, self._selector)
+        for rank in self._ranks:
+            gathering.send(rank, message)
+        gathering.wait(deadline)
+        replies, failure = gathering.replies, None
+        if not _agreed(replies, self.world_size):
+            failure = failure_of(gathering.statuses(), timeout)
+        output = tuple((rank.new_output("stdout"), rank.new_output("stderr")) for rank in self._ranks)
+        return Result(tuple(replies.get(rank) for rank in range(self.world_size)), failure, output)
+
+
+class _Gathering:
+    """Collects one reply from every rank, and notes who died and when."""
+
+    def __init__(self, ranks: Sequence[RankProcess], selector: selectors.BaseSelector) -> None:
+        self._ranks = ranks
+        self._selector = selector
+        self.replies: dict[int, Reply] = {}
+        self._died: dict[int, float] = {}
+        self._failed_at: float | None = None
+
+    def send(self, rank: RankProcess, message: bytes) -> None:
+        try:
+            rank.connection.send_bytes(message)
+        except OSError:
+            self._note_death(rank)
+
+    def wait(self, deadline: float) -> None:
+        """Return when every rank has answered or died, or at the deadline; soon after the first failure."""
+        while len(self.replies) + len(self._died) < len(self._ranks):
+            limit = deadline if self._failed_at is None else min(deadline, self._failed_at + _GRACE)
+            ready = self._selector.select(max(0.0, limit - time.monotonic()))
+            if not ready:
+                return
+            for key, _ in ready:
+                self._receive(key.data)
+
+    def statuses(self) -> list[RankStatus]:
+        """Say how each rank stands; asks the stuck ones for their stacks."""
+        return [self._status(rank) for rank in self._ranks]
+
+    def _receive(self, rank: RankProcess) -> None:
+        if rank.rank in self.replies or rank.rank in self._died:
+            return
+        reply = rank.receive()
+        if reply is None:
+            self._note_death(rank)
+            return
+        self.replies[rank.rank] = reply
+        if reply.outcome is not Outcome.RETURNED and self._failed_at is None:
+            self._failed_at = time.monotonic()
+
+    def _note_death(self, rank: RankProcess) -> None:
+        now = time.monotonic()
+        self._died[rank.rank] = now
+        self._failed_at = self._failed_at or now
+
+    def _status(self, rank: RankProcess) -> RankStatus:
+        last = rank.last_collective()
+        where, inside = (str(last), last.inside) if last is not None else ("", False)
+        if rank.rank in self._died:
+            return RankStatus(
+                rank.rank,
+                State.DIED,
+                self._died[rank.rank],
+                reason=rank.exit_text(),
+                collective=where,
+                inside_collective=inside,
+                output=rank.last_output(),
+            )
+        if rank.rank in self.replies:
+            return _status_of_reply(rank.rank, self.replies[rank.rank])
+        return RankStatus(
+            rank.rank,
+            State.STUCK,
+            time.monotonic(),
+            collective=where,
+            inside_collective=inside,
+            stack=rank.stack(),
+        )
+
+
+def _status_of_reply(rank: int, reply: Reply) -> RankStatus:
+    if reply.outcome is Outcome.RETURNED:
+        return RankStatus(rank, State.RETURNED, 0.0)
+    if reply.outcome is Outcome.RAISED:
+        assert reply.raised is not None
+        return RankStatus(rank, State.RAISED, reply.raised.monotonic, raised=reply.raised)
+    return RankStatus(rank, State.SKIPPED, 0.0, reason=reply.reason)
+
+
+def _agreed(replies: dict[int, Reply], world_size: int) -> bool:
+    outcomes = {reply.outcome for reply in replies.values()}
+    return len(replies) == world_size and len(outcomes) == 1 and Outcome.RAISED not in outcomes
+
+
+def _usable(reply: Reply | None) -> bool:
+    return reply is not None and reply.outcome is Outcome.RETURNED
+
+
+def _world_is_clean(result: Result) -> bool:
+    """Tell whether the world can serve another run: untouched, and no message is still under way in it."""
+    replies = [reply for reply in result.replies if reply is not None and reply.reusable]
+    if len(replies) < len(result.replies):
+        return False
+    traffic = [reply.traffic for reply in replies]
+    return len({t.collectives for t in traffic}) == 1 and _all_received(traffic)
+
+
+def _all_received(traffic: Sequence[Traffic]) -> bool:
+    sent = {(a, b): n for a, t in enumerate(traffic) for b, n in t.sent.items()}
+    received = {(a, b): n for b, t in enumerate(traffic) for a, n in t.received.items()}
+    return sent == received

@@ -1,0 +1,178 @@
+"""The life of a rank process: wait for a run, run the function, answer. Everything else serves that loop.
+
+It must not import pytest or hypothesis: a rank loads them only if the function under test did.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import mmap
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pytest_vdist.ranks import _compat, wire
+from pytest_vdist.ranks.context import RankContext, set_current_rank
+from pytest_vdist.ranks.isolation import restored_state
+from pytest_vdist.ranks.ledger import LEDGER_BYTES, Ledger
+from pytest_vdist.ranks.messages import Outcome, RaisedException, Reply, Run
+from pytest_vdist.ranks.observation import LogNotes, WarningNotes, recorded
+from pytest_vdist.ranks.world import Rendezvous, World, set_current_world
+
+STACKS_SIGNAL = signal.SIGUSR1
+
+
+@dataclass(frozen=True)
+class Link:
+    """The rank's ends of what connects it with the controller.
+
+    `lifeline` is a pipe whose other end only the controller holds. `ledger`, `stdout` and `stderr` are memory
+    files that the controller reads also after the rank's death; `stacks` is a pipe for stack dumps.
+    The descriptors are wrapped for their journey by multiprocess and must be detached.
+    """
+
+    connection: Any
+    lifeline: Any
+    ledger: Any
+    stdout: Any
+    stderr: Any
+    stacks: Any
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which rank a process is, on which device type, and with which environment."""
+
+    rendezvous: Rendezvous
+    device_type: str
+    environment: Mapping[str, str]
+
+
+def rank_main(link: Link, assignment: Assignment) -> None:
+    """Serve runs until the controller hangs up. Never returns: the process ends without interpreter teardown.
+
+    Live gloo threads abort a process that tears the interpreter down (pytorch/pytorch#179291).
+    """
+    _die_with_controller(link.lifeline.detach())
+    os.setpgid(0, 0)  # a Ctrl-C at the terminal is the controller's to handle
+    _redirect_output(link.stdout.detach(), link.stderr.detach())
+    faulthandler.enable(file=2, all_threads=True)
+    faulthandler.register(STACKS_SIGNAL, file=link.stacks.detach(), all_threads=True)
+    ledger = Ledger(mmap.mmap(link.ledger.detach(), LEDGER_BYTES))
+    ledger.watch_process_groups()
+    ledger.watch_waits()
+    wire.enter_rank()
+    here = assignment.rendezvous
+    os.environ.clear()
+    os.environ.update(assignment.environment)
+    os.environ.update(RANK=str(here.rank), LOCAL_RANK=str(here.rank))
+    os.environ.update(WORLD_SIZE=str(here.world_size), LOCAL_WORLD_SIZE=str(here.world_size))
+    server = _Server(
+        World(here, ledger), RankContext(here.rank, here.world_size, here.rank, _device(assignment))
+    )
+    link.connection.send_bytes(wire.dump_message(Reply(0, Outcome.RETURNED)))
+    while True:
+        try:
+            message = link.connection.recv_bytes()
+        except (EOFError, ConnectionError):
+            os._exit(0)
+        link.connection.send_bytes(wire.dump_message(server.serve(wire.load_message(message))))
+
+
+class _Server:
+    """Runs functions in this rank, one after the other."""
+
+    def __init__(self, world: World, context: RankContext) -> None:
+        self._world = world
+        self._warnings = WarningNotes()
+        self._logs = LogNotes()
+        set_current_rank(context)
+        set_current_world(world)
+
+    def serve(self, run: Run) -> Reply:
+        with ExitStack() as stack:
+            caught = stack.enter_context(self._warnings.recording(run.warning_filters))
+            records = stack.enter_context(self._logs.recording(run.log_levels))
+            reply = self._attempt(run)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            return replace(reply, warnings=recorded(caught), log_records=tuple(records))
+
+    def _attempt(self, run: Run) -> Reply:
+        try:
+            self._world.enter(run.world, run.world_serial)
+            with restored_state(run.environment, run.seed):
+                value = _call(run.body)
+        except BaseException as error:
+            return _reply_of_exception(run, error)
+        reusable = self._world.clean() and not run.world.empty
+        return Reply(run.serial, Outcome.RETURNED, value, reusable=reusable, traffic=self._world.traffic())
+
+
+def _call(body: bytes) -> bytes:
+    function, args, kwargs = wire.load_body(body)
+    return wire.dump_result(function(*args, **kwargs))
+
+
+def _reply_of_exception(run: Run, error: BaseException) -> Reply:
+    now = time.monotonic()
+    kind = _compat.outcome_of(error)
+    if kind in {"skip", "xfail", "exit"}:
+        outcome = {"skip": Outcome.SKIPPED, "xfail": Outcome.XFAILED, "exit": Outcome.EXITED}[kind]
+        return Reply(run.serial, outcome, reason=str(error), reusable=False)
+    raised = RaisedException(type(error).__qualname__, str(error), _traceback_text(error), now)
+    return Reply(run.serial, Outcome.RAISED, raised=raised, reusable=False)
+
+
+def _traceback_text(error: BaseException) -> str:
+    """Format the traceback from the function's own first frame on: nobody looks for errors in the runner."""
+    description = traceback.TracebackException.from_exception(error)
+    frames = [frame for frame in description.stack if not frame.filename.startswith(_RUNNER_FOLDER)]
+    description.stack = traceback.StackSummary.from_list(frames or list(description.stack))
+    return "".join(description.format()).rstrip()
+
+
+_RUNNER_FOLDER = os.path.join(os.path.dirname(__file__), "")
+
+
+def _device(assignment: Assignment) -> torch.device:
+    if assignment.device_type == "cpu":
+        return torch.device("cpu")
+    device = torch.device(assignment.device_type, assignment.rendezvous.rank)
+    torch.get_device_module(device).set_device(device)
+    return device
+
+
+def _redirect_output(stdout: int, stderr: int) -> None:
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    sys.stdout = open(1, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def _die_with_controller(lifeline: int) -> None:
+    """End this process at once when the controller does, whatever it is doing then.
+
+    On Linux the kernel itself sends SIGKILL when the pipe's other end closes (fcntl(2), F_SETSIG), so that
+    a rank that holds the GIL in C dies too. Elsewhere a thread waits for the end of the pipe.
+    """
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_wait_for_end, args=(lifeline,), name="vdist-lifeline", daemon=True).start()
+
+
+def _wait_for_end(lifeline: int, leave: Callable[[int], Any] = os._exit) -> None:
+    os.read(lifeline, 1)
+    leave(1)

@@ -1,0 +1,175 @@
+"""The process groups of a rank: made when a run asks for another world, kept while they are clean."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+
+from pytest_vdist.ranks import _compat
+from pytest_vdist.ranks.messages import Traffic, WorldSpec
+
+if TYPE_CHECKING:
+    from pytest_vdist.implementations.protocol import Coordinator, Implementation
+    from pytest_vdist.ranks.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the ranks of one team meet: the controller's store, and this rank's numbers."""
+
+    host: str
+    port: int
+    rank: int
+    world_size: int
+
+
+class World:
+    """This rank's view of the current world. At most one is alive per process."""
+
+    def __init__(self, rendezvous: Rendezvous, ledger: Ledger) -> None:
+        self._rendezvous = rendezvous
+        self._ledger = ledger
+        self._store: Any = None
+        self._serial = -1
+        self._spec: WorldSpec | None = None
+        self._known_groups: set[int] = set()
+        self._coordinators: dict[str, Coordinator] = {}
+        self._graveyard = _Graveyard()
+        self.implementation: Implementation | None = None
+
+    def enter(self, spec: WorldSpec, serial: int) -> None:
+        """Make sure that the world `serial` stands; replaces another one. Every rank must call it."""
+        if serial == self._serial:
+            return
+        self.retire()
+        self._serial, self._spec = serial, spec
+        self._announce(serial)
+        if spec.implementation is not None:
+            self._init_implementation(spec)
+        elif spec.process_group_backend is not None:
+            self._init_torch(spec.process_group_backend)
+        self._note_groups()
+
+    def retire(self) -> None:
+        """Destroy every group; the slow part of it happens in the background."""
+        self._coordinators.clear()
+        if self.implementation is not None:
+            self.implementation.destroy()
+            self.implementation = None
+        groups = _compat.live_process_groups()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        self._graveyard.bury(groups)
+        self._serial, self._spec = -1, None
+        self._known_groups.clear()
+        self._ledger.forget()
+
+    def coordinator(self, group_ranks: list[list[int]]) -> Coordinator:
+        """Return the coordinator of the implementation under test for these groups, made once per world."""
+        if self.implementation is None:
+            message = "this run has no implementation under test; use the fixture coordinator_run"
+            raise RuntimeError(message)
+        key = repr(group_ranks)
+        if key not in self._coordinators:
+            name = f"vdist{len(self._coordinators)}"
+            self._coordinators[key] = self.implementation.coordinator(group_ranks, name=name)
+            self._note_groups()
+        return self._coordinators[key]
+
+    @property
+    def size(self) -> int:
+        return self._rendezvous.world_size
+
+    def clean(self) -> bool:
+        """Tell whether the world is as it was made: no group added, replaced or destroyed by the function."""
+        return self._known_groups == {id(group) for group in _compat.live_process_groups()}
+
+    def traffic(self) -> Traffic:
+        return self._ledger.traffic(dist.group.WORLD) if dist.group.WORLD is not None else Traffic()
+
+    def _note_groups(self) -> None:
+        self._known_groups = {id(group) for group in _compat.live_process_groups()}
+
+    def _announce(self, serial: int) -> None:
+        """Set what `env://` reads. As under torchrun, the store stands already; a world is an attempt."""
+        os.environ.update(
+            {
+                "MASTER_ADDR": self._rendezvous.host,
+                "MASTER_PORT": str(self._rendezvous.port),
+                "TORCHELASTIC_USE_AGENT_STORE": "True",
+                "TORCHELASTIC_RESTART_COUNT": str(serial),
+            }
+        )
+
+    def _init_torch(self, backend: str) -> None:
+        here = self._rendezvous
+        if self._store is None:
+            self._store = _compat.TCPStore(here.host, here.port, is_master=False, wait_for_workers=False)
+        store = _compat.PrefixStore(f"vdist/{self._serial}", self._store)
+        dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.world_size)
+
+    def _init_implementation(self, spec: WorldSpec) -> None:
+        from pytest_vdist.implementations.protocol import InitSettings  # noqa: PLC0415 - only such worlds need it
+
+        assert spec.implementation is not None
+        self.implementation = spec.implementation.load()
+        self.implementation.init(
+            InitSettings(
+                rank=self._rendezvous.rank,
+                world_size=self._rendezvous.world_size,
+                local_rank=self._rendezvous.rank,
+                device_type=spec.device_type,
+                split_group=spec.split_group,
+            )
+        )
+
+
+class _Graveyard:
+    """Destroys process groups away from the critical path: gloo's destructor takes 10 ms per peer."""
+
+    def __init__(self) -> None:
+        self._groups: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def bury(self, groups: list[Any]) -> None:
+        if not groups:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="vdist-graveyard", daemon=True)
+            self._thread.start()
+        self._groups.put(groups)
+
+    def _work(self) -> None:
+        while True:
+            groups = self._groups.get()
+            del groups
+
+
+_current: World | None = None
+
+
+def set_current_world(world: World) -> None:
+    global _current  # noqa: PLW0603 - a process is one rank of one world
+    _current = world
+
+
+def current_world() -> World:
+    """Return the world of this rank. Raises RuntimeError in a process that is no rank."""
+    if _current is None:
+        message = "there is no world in this process: it is no rank"
+        raise RuntimeError(message)
+    return _current
+
+
+def call_with_coordinator(
+    function: Callable[..., Any], group_ranks: list[list[int]] | None, *args: Any, **kwargs: Any
+) -> Any:
+    """Call `function(coordinator, *args, **kwargs)` in a rank; no `group_ranks`: one group of all ranks."""
+    world = current_world()
+    return function(world.coordinator(group_ranks or [list(range(world.size))]), *args, **kwargs)
