@@ -1,0 +1,54 @@
+"""The VDIST_* environment variables that the reference reads."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+
+DISTRIBUTED_TIMEOUT = "VDIST_DISTRIBUTED_TIMEOUT_SECONDS"
+CPU_DISTRIBUTED_TIMEOUT = "VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS"
+LONGEST_TIMEOUT = timedelta(days=1)
+
+
+def distributed_timeout(environ: Mapping[str, str] = os.environ) -> timedelta | None:
+    """Read the timeout of device groups from VDIST_DISTRIBUTED_TIMEOUT_SECONDS; None keeps the backend's own."""
+    return _timeout_variable(DISTRIBUTED_TIMEOUT, environ)
+
+
+def cpu_distributed_timeout(environ: Mapping[str, str] = os.environ) -> timedelta | None:
+    """Read the timeout of CPU groups from VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS; None keeps the backend's own."""
+    return _timeout_variable(CPU_DISTRIBUTED_TIMEOUT, environ)
+
+
+def as_timeout(value: float | timedelta | None, name: str) -> timedelta | None:
+    """Turn seconds or a timedelta into a timedelta; None stays None.
+
+    Raises ValueError, naming `name` and the value, unless it is above zero and at most a day.
+    """
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name}={value!r}: give seconds, a timedelta, or None for the backend's own timeout")
+    if not math.isfinite(seconds) or not 0 < seconds <= LONGEST_TIMEOUT.total_seconds():
+        raise ValueError(
+            f"{name}={value!r}: a timeout is above 0 and at most {LONGEST_TIMEOUT.total_seconds():.0f} seconds "
+            "(one day); leave it unset for the backend's own timeout"
+        )
+    return timedelta(seconds=seconds)
+
+
+def _timeout_variable(variable: str, environ: Mapping[str, str]) -> timedelta | None:
+    text = environ.get(variable)
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(
+            f"environment variable {variable}={text!r} is not a number of seconds; "
+            "set a number such as 60, or unset it for the backend's own timeout"
+        ) from None
+    return as_timeout(seconds, f"environment variable {variable}")

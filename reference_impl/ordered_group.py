@@ -1,0 +1,96 @@
+"""A process group whose results follow the order in which the caller gave its ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+
+from . import _compat
+from .wire import as_wire, from_wire, is_plain, write_back
+
+
+class OrderedGroup:
+    """Collectives and messages on flat tensors, among `ranks` (global ranks) in the order given.
+
+    torch sorts the ranks of a group, so rows are permuted here where the order given differs. All `src` and `dst`
+    are positions in `ranks`. Nothing is sent for empty tensors: backends differ on them.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, ranks: Sequence[int]) -> None:
+        self.group = group
+        self.ranks = list(ranks)
+        self.world_size = len(self.ranks)
+        self.rank_in_group = self.ranks.index(dist.get_rank())
+        torch_ranks = dist.get_process_group_ranks(group)
+        self._torch_row = [torch_ranks.index(rank) for rank in self.ranks]
+        self._given_row = [self.ranks.index(rank) for rank in torch_ranks]
+
+    def all_reduce_(self, tensor: torch.Tensor) -> None:
+        """Sum a contiguous `tensor` over the group, in place."""
+        if tensor.numel():
+            dist.all_reduce(tensor, group=self.group)
+
+    def all_gather(self, flat: torch.Tensor) -> torch.Tensor:
+        """Return rows (world_size, n) of every rank's 1-D `flat` of n elements."""
+        rows = flat.new_empty(self.world_size * flat.numel())
+        if flat.numel():
+            _compat.all_gather_flat(rows, flat, self.group)
+        return _reorder(rows.view(self.world_size, flat.numel()), self._torch_row)
+
+    def reduce_scatter(self, rows: torch.Tensor) -> torch.Tensor:
+        """Sum every rank's contiguous `rows` (world_size, …) and return this rank's row of the sum."""
+        row = torch.empty_like(rows[0])
+        if row.numel():
+            ordered = _reorder(rows, self._given_row)
+            _compat.reduce_scatter_flat(row.view(-1), ordered.view(-1), self.group)
+        return row
+
+    def gather(self, flat: torch.Tensor, dst: int) -> torch.Tensor | None:
+        """Return rows (world_size, n) of every rank's 1-D `flat` at `dst`, and None elsewhere."""
+        rows, parts = None, None
+        if self.rank_in_group == dst:
+            rows = flat.new_empty(self.world_size, flat.numel())
+            parts = [rows[row] for row in self._given_row]
+        if flat.numel():
+            dist.gather(flat, parts, dst=self.ranks[dst], group=self.group)
+        return rows
+
+    def broadcast_(self, tensor: torch.Tensor, src: int) -> None:
+        """Overwrite `tensor`, of any strides, with that of `src`."""
+        if not tensor.numel():
+            return
+        flat = as_wire(tensor)
+        dist.broadcast(flat, src=self.ranks[src], group=self.group)
+        if self.rank_in_group != src and not is_plain(tensor):
+            write_back(tensor, from_wire(flat, tensor.dtype, tensor.shape))
+
+    def all_gather_object(self, obj: Any) -> list[Any]:
+        """Return every rank's picklable `obj`."""
+        objects: list[Any] = [None] * self.world_size
+        dist.all_gather_object(objects, obj, group=self.group)
+        return [objects[row] for row in self._torch_row]
+
+    def send(self, flat: torch.Tensor, dst: int) -> None:
+        """Send a 1-D tensor; returns when the backend lets go of it."""
+        if flat.numel():
+            dist.send(flat, dst=self.ranks[dst], group=self.group)
+
+    def recv_(self, flat: torch.Tensor, src: int) -> None:
+        """Fill a 1-D contiguous tensor with a message of its size."""
+        if flat.numel():
+            dist.recv(flat, src=self.ranks[src], group=self.group)
+
+    def isend(self, flat: torch.Tensor, dst: int) -> dist.Work:
+        """Start to send a 1-D tensor that is not empty and stays as it is until the work is done."""
+        return cast("dist.Work", dist.isend(flat, dst=self.ranks[dst], group=self.group))
+
+    def irecv(self, flat: torch.Tensor, src: int) -> dist.Work:
+        """Start to fill a 1-D contiguous tensor that is not empty."""
+        return cast("dist.Work", dist.irecv(flat, src=self.ranks[src], group=self.group))
+
+
+def _reorder(rows: torch.Tensor, order: list[int]) -> torch.Tensor:
+    return rows if order == sorted(order) else rows[order]

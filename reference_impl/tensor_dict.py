@@ -1,0 +1,222 @@
+"""Dictionaries of tensors and other values: a message of metadata, then one message for each tensor that is not empty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from .handles import Handle, PendingSends, irecv_tensor, isend_object, isend_tensor
+from .objects import Refusal, broadcast_object, recv_object
+from .ordered_group import OrderedGroup
+from .wire import as_wire
+
+TensorDict = dict[str, Any]
+Postprocess = Callable[[], None]
+
+
+class AllGatherGroup(Protocol):
+    """A group whose ranks hold the same tensors, so that each sends a slice and the receivers put them together."""
+
+    world_size: int
+    rank_in_group: int
+
+    def all_gather(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class TensorMetadata:
+    """What the receiver must know of a tensor. With `slices` above 1, slice number `slice_index` of it is sent."""
+
+    on_cpu: bool
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    slices: int = 1
+    slice_index: int = 0
+
+    @property
+    def numel(self) -> int:
+        """Count the elements that are sent."""
+        return math.prod(self.shape) // self.slices
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """Which tensors are sent as slices: those that divide by the group's size, or as `overrides` says by top-level key."""
+
+    group: AllGatherGroup | None = None
+    overrides: Mapping[str, bool] | None = None
+
+    def metadata(self, key: str, tensor: torch.Tensor, *, on_cpu: bool) -> TensorMetadata:
+        """Describe a tensor of the dictionary. Raises ValueError where an override asks for the impossible."""
+        whole = TensorMetadata(on_cpu, tensor.dtype, tuple(tensor.shape))
+        if self.group is None or self.group.world_size == 1 or tensor.numel() == 0:
+            return whole
+        divides = tensor.numel() % self.group.world_size == 0
+        wanted = (self.overrides or {}).get(key, divides)
+        if wanted and not divides:
+            raise ValueError(
+                f"all_gather_tensors[{key!r}] is True, but a tensor of shape {tuple(tensor.shape)} does not divide "
+                f"by the all_gather_group's world size {self.group.world_size}; leave the key out"
+            )
+        if not wanted:
+            return whole
+        return TensorMetadata(
+            on_cpu, tensor.dtype, tuple(tensor.shape), self.group.world_size, self.group.rank_in_group
+        )
+
+
+def split(
+    tensor_dict: TensorDict, device_type: str, slicing: Slicing
+) -> tuple[TensorDict, list[tuple[TensorMetadata, torch.Tensor]]]:
+    """Return a copy with metadata in place of tensors, and the tensors in order; nested dictionaries are searched too.
+
+    Raises TypeError for what is no dictionary or no dense tensor, ValueError for a tensor on a foreign device.
+    """
+    if not isinstance(tensor_dict, dict):
+        raise TypeError(f"a tensor dict is a dict, not {type(tensor_dict).__name__}")
+    tensors: list[tuple[TensorMetadata, torch.Tensor]] = []
+
+    def describe(value: Any, top_key: str) -> Any:
+        if isinstance(value, dict):
+            return {key: describe(inner, top_key) for key, inner in value.items()}
+        if not isinstance(value, torch.Tensor):
+            return value
+        _require_movable(value, top_key, device_type)
+        metadata = slicing.metadata(top_key, value, on_cpu=value.device.type == "cpu")
+        tensors.append((metadata, value))
+        return metadata
+
+    return {key: describe(value, key) for key, value in tensor_dict.items()}, tensors
+
+
+def places(skeleton: TensorDict) -> Iterator[tuple[TensorDict, Any, TensorMetadata]]:
+    """Yield (dictionary, key, metadata) for every tensor of a skeleton that `split` made, in the order of its tensors."""
+    for key, value in skeleton.items():
+        if isinstance(value, dict):
+            yield from places(value)
+        elif isinstance(value, TensorMetadata):
+            yield skeleton, key, value
+
+
+class TensorDictChannel:
+    """Tensor dicts within one group: metadata and CPU tensors over the CPU group, others over the device group."""
+
+    def __init__(self, cpu: OrderedGroup, device_group: OrderedGroup, device: torch.device) -> None:
+        self._cpu = cpu
+        self._device_group = device_group
+        self._device = device
+        self.pending = PendingSends()
+
+    def broadcast(self, tensor_dict: TensorDict | None, src: int) -> TensorDict:
+        """Return the dictionary of `src`; there it is the one passed, elsewhere a new one with new tensors."""
+        if self._cpu.rank_in_group != src:
+            received: TensorDict = broadcast_object(self._cpu, None, src)
+            for container, key, metadata in list(places(received)):
+                container[key] = self._allocate(metadata)
+                self._group(metadata).broadcast_(container[key], src)
+            return received
+        skeleton, tensors = self._split_or_refuse(
+            tensor_dict, Slicing(), lambda refusal: broadcast_object(self._cpu, refusal, src)
+        )
+        broadcast_object(self._cpu, skeleton, src)
+        for metadata, tensor in tensors:
+            self._group(metadata).broadcast_(tensor, src)
+        return tensor_dict or {}
+
+    def isend(self, tensor_dict: TensorDict, dst: int, slicing: Slicing) -> list[Handle]:
+        """Start to send a dictionary: one handle for the metadata, then one for each tensor that is not empty."""
+        self.pending.make_room()
+        skeleton, tensors = self._split_or_refuse(
+            tensor_dict, slicing, lambda refusal: self.pending.add([isend_object(self._cpu, refusal, dst)])
+        )
+        handles = [isend_object(self._cpu, skeleton, dst)]
+        for metadata, tensor in tensors:
+            if tensor.numel():
+                flat = as_wire(_own_slice(tensor, metadata))
+                handles.append(isend_tensor(self._group(metadata), flat, dst))
+        self.pending.add(handles)
+        return handles
+
+    def irecv(
+        self, src: int, all_gather_group: AllGatherGroup | None
+    ) -> tuple[TensorDict, list[Handle], list[Postprocess]]:
+        """Wait for the metadata and start to receive the tensors.
+
+        The caller waits for the handles, then runs the postprocess functions; until then a tensor sent in slices
+        is only this rank's slice. Raises ValueError, after the slices have arrived, where they do not fit the group.
+        """
+        skeleton: TensorDict = recv_object(self._cpu, src)
+        handles: list[Handle] = []
+        postprocess: list[Postprocess] = []
+        misfit: ValueError | None = None
+        for container, key, metadata in list(places(skeleton)):
+            buffer = container[key] = self._allocate(metadata)
+            if buffer.numel():
+                handles.append(irecv_tensor(self._group(metadata), as_wire(buffer), src))
+            if metadata.slices > 1:
+                misfit = misfit or _misfit(key, metadata, all_gather_group)
+                postprocess.append(_put_together(container, key, metadata, all_gather_group))
+        if misfit is not None:
+            for handle in handles:
+                handle.wait()
+            raise misfit
+        return skeleton, handles, postprocess
+
+    def _split_or_refuse(
+        self, tensor_dict: Any, slicing: Slicing, refuse: Callable[[Refusal], object]
+    ) -> tuple[TensorDict, list[tuple[TensorMetadata, torch.Tensor]]]:
+        try:
+            skeleton, tensors = split(tensor_dict, self._device.type, slicing)
+        except (TypeError, ValueError) as error:
+            refuse(Refusal(self._cpu.rank_in_group, type(error), str(error)))
+            raise
+        return skeleton, tensors
+
+    def _group(self, metadata: TensorMetadata) -> OrderedGroup:
+        return self._cpu if metadata.on_cpu else self._device_group
+
+    def _allocate(self, metadata: TensorMetadata) -> torch.Tensor:
+        shape = metadata.shape if metadata.slices == 1 else (metadata.numel,)
+        return torch.empty(shape, dtype=metadata.dtype, device="cpu" if metadata.on_cpu else self._device)
+
+
+def _require_movable(tensor: torch.Tensor, key: str, device_type: str) -> None:
+    if tensor.layout != torch.strided:
+        raise TypeError(f"tensor {key!r} is {tensor.layout}: a tensor dict holds dense tensors")
+    if tensor.device.type not in ("cpu", device_type):
+        raise ValueError(
+            f"tensor {key!r} is on {tensor.device}, and the group works on {device_type!r} and the CPU"
+        )
+
+
+def _own_slice(tensor: torch.Tensor, metadata: TensorMetadata) -> torch.Tensor:
+    if metadata.slices == 1:
+        return tensor
+    return tensor.detach().reshape(metadata.slices, -1)[metadata.slice_index]
+
+
+def _misfit(key: str, metadata: TensorMetadata, group: AllGatherGroup | None) -> ValueError | None:
+    if group is not None and (group.world_size, group.rank_in_group) == (
+        metadata.slices,
+        metadata.slice_index,
+    ):
+        return None
+    here = "no all_gather_group" if group is None else f"rank {group.rank_in_group} of {group.world_size}"
+    return ValueError(
+        f"tensor {key!r} was sent as slice {metadata.slice_index} of {metadata.slices} of an all_gather_group, and "
+        f"the receiver has {here}: pass the matching all_gather_group on both sides, or on neither"
+    )
+
+
+def _put_together(
+    container: TensorDict, key: Any, metadata: TensorMetadata, group: AllGatherGroup | None
+) -> Postprocess:
+    def postprocess() -> None:
+        if group is not None:
+            container[key] = group.all_gather(container[key], dim=0).view(metadata.shape)
+
+    return postprocess

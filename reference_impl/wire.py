@@ -1,0 +1,99 @@
+"""How tensors travel: flat, contiguous, in a dtype that every process-group backend takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+# gloo, NCCL and XCCL take all of these, for sums too. Other dtypes move as bytes.
+COMMON_DTYPES = frozenset(
+    {
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.int8,
+        torch.uint8,
+    }
+)
+# A complex sum is the sum of its real and of its imaginary parts.
+COMPLEX_DTYPES = frozenset({torch.complex128, torch.complex64, torch.complex32})
+REDUCTION_DTYPES = COMMON_DTYPES | COMPLEX_DTYPES
+
+
+def as_wire(tensor: torch.Tensor) -> torch.Tensor:
+    """View `tensor`, of any shape, strides and dtype, as a flat one to move; a copy unless it `is_plain`."""
+    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
+    return flat if flat.dtype in COMMON_DTYPES else flat.view(torch.uint8)
+
+
+def from_wire(flat: torch.Tensor, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
+    """View what `as_wire` made as a tensor of `dtype` and `shape` again."""
+    return flat.view(-1).view(dtype).view(tuple(shape))
+
+
+def wire_numel(dtype: torch.dtype, shape: Sequence[int]) -> int:
+    """Count the elements that `as_wire` makes of a tensor of `dtype` and `shape`."""
+    return math.prod(shape) * (1 if dtype in COMMON_DTYPES else dtype.itemsize)
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Tell whether `as_wire` shares memory with `tensor`, so that writing to the one writes to the other."""
+    return tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+
+
+def fresh(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy to a contiguous tensor of the same shape that shares nothing with `tensor`, autograd included."""
+    return tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+
+
+def sum_view(tensor: torch.Tensor) -> torch.Tensor:
+    """View a contiguous tensor as real numbers, which every backend sums."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def require_reducible(dtype: torch.dtype, allowed: frozenset[torch.dtype], operation: str) -> None:
+    """Raise TypeError for a dtype that this communicator cannot sum; nothing has been sent then."""
+    if dtype not in allowed:
+        names = ", ".join(sorted(str(name).removeprefix("torch.") for name in allowed))
+        hint = (
+            "; cast to uint8 or int32 to count, or to uint8 and compare with 0 for any()"
+            if dtype == torch.bool
+            else ""
+        )
+        raise TypeError(f"{operation} cannot sum {dtype}: cast it to one of {names}{hint}")
+
+
+def write_back(destination: torch.Tensor, values: torch.Tensor) -> None:
+    """Copy `values` into a view of any strides, and to no element outside it.
+
+    Raises ValueError where elements of `destination` share memory (an expanded tensor) and the values differ there.
+    """
+    target, source = destination.detach(), values
+    for dim, (size, stride) in enumerate(zip(target.shape, target.stride(), strict=True)):
+        if stride == 0 and size > 1:
+            target, source = target.narrow(dim, 0, 1), source.narrow(dim, 0, 1)
+    target.copy_(source)
+    if _may_overlap(destination) and not _same_bytes(destination, values):
+        raise ValueError(
+            f"elements of the destination of shape {tuple(destination.shape)} and strides {destination.stride()} "
+            "share memory and cannot hold the values received; pass a tensor that is not expanded"
+        )
+
+
+def _may_overlap(tensor: torch.Tensor) -> bool:
+    """Tell whether two elements may share memory: some stride does not step over all smaller ones."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return True
+        reach += stride * (size - 1)
+    return False
+
+
+def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(as_wire(one).view(torch.uint8), as_wire(other).view(torch.uint8))
