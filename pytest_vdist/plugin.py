@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from pytest_vdist import header, modes, options, suite_items
+from pytest_vdist.fixtures import _rank_pools, coordinator_run, distributed_run, implementation
 from pytest_vdist.modes import backend, compile_mode, split_group, world_size
 
-__all__ = ["backend", "compile_mode", "split_group", "world_size"]
+__all__ = [
+    "_rank_pools",
+    "backend",
+    "compile_mode",
+    "coordinator_run",
+    "distributed_run",
+    "implementation",
+    "split_group",
+    "world_size",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     # The workers of xdist run under options that the controller has checked.
-    if not hasattr(session.config, "workerinput"):
+    if not suite_items.is_xdist_worker(session.config):
         chosen = options.options_of(session.config)
         modes.refuse_what_is_missing(chosen)
         suite_items.refuse_suites_without_backend(chosen, suite_items.paths_asked_for(session.config))
@@ -55,4 +65,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    suite_items.refuse_suites_without_backend(options.options_of(config), (item.path for item in items))
+    if not suite_items.is_xdist_worker(config):
+        paths = (item.path for item in items)
+        suite_items.refuse_suites_without_backend(options.options_of(config), paths)

@@ -107,8 +107,8 @@ class Ledger:
 
         dist.Work.wait = wait  # type: ignore[method-assign,assignment]
 
-    def forget(self) -> None:
-        """Start anew: the groups counted so far are gone."""
+    def begin_run(self) -> None:
+        """Start anew: numbers of collectives count from the beginning of a run."""
         self._page[:1] = b"\0"
         self._calls.clear()
         self._sent.clear()
@@ -116,7 +116,7 @@ class Ledger:
         self._pending.clear()
 
     def traffic(self, group: dist.ProcessGroup) -> Traffic:
-        """Return this rank's traffic in `group` since it was made."""
+        """Return this rank's traffic in `group`: messages of this run, collectives since it was made."""
         name = group.group_name
         return Traffic(
             collectives=_compat.sequence_number(group),

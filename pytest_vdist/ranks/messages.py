@@ -76,7 +76,7 @@ class RecordedWarning:
 class Traffic:
     """What one rank did in its default group; ranks that disagree have left traffic behind.
 
-    `collectives` is the group's sequence number, `sent` and `received` count messages by peer (global rank).
+    `collectives` is the group's sequence number, `sent` and `received` count the run's messages by peer.
     """
 
     collectives: int = 0

@@ -45,6 +45,7 @@ class World:
 
     def enter(self, spec: WorldSpec, serial: int) -> None:
         """Make sure that the world `serial` stands; replaces another one. Every rank must call it."""
+        self._ledger.begin_run()
         if serial == self._serial:
             return
         self.retire()
@@ -68,7 +69,6 @@ class World:
         self._graveyard.bury(groups)
         self._serial, self._spec = -1, None
         self._known_groups.clear()
-        self._ledger.forget()
 
     def coordinator(self, group_ranks: list[list[int]]) -> Coordinator:
         """Return the coordinator of the implementation under test for these groups, made once per world."""
