@@ -1,4 +1,4 @@
-"""What differs between the supported versions of torch, asked of torch itself and never of its version string."""
+"""What differs between the supported versions of torch, asked of torch and not of its version."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def reduce_scatter_flat(output: torch.Tensor, input_: torch.Tensor, group: dist.
 def backend_name(group: dist.ProcessGroup, device: torch.device) -> str | None:
     """Name the backend that moves tensors of `device` in `group`; None where the group has none.
 
-    `dist.get_backend` says "undefined" for a group that was made without a backend name, so the group is asked
-    (`ProcessGroup._get_backend`, torch 2.0 and newer).
+    `dist.get_backend` says "undefined" for a group that was made without a backend name, so the group is
+    asked (`ProcessGroup._get_backend`, torch 2.0 and newer).
     """
     try:
-        backend = group._get_backend(device)  # noqa: SLF001
+        backend = group._get_backend(device)
     except RuntimeError:
         return None
     return str(backend.name())

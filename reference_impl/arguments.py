@@ -55,13 +55,13 @@ class Arguments:
         """Return `dim` made non-negative. Raises ValueError where `tensor` has no such dimension."""
         if tensor.dim() == 0:
             raise ValueError(
-                f"{operation} of group {self.group!r} got a 0-d tensor, which has no dimension to join or split; "
-                "pass tensor.unsqueeze(0)"
+                f"{operation} of group {self.group!r} got a 0-d tensor, which has no dimension to join or "
+                "split; pass tensor.unsqueeze(0)"
             )
         if not -tensor.dim() <= dim < tensor.dim():
             raise ValueError(
-                f"dim={dim} of {operation} of group {self.group!r}: a tensor of shape {tuple(tensor.shape)} has "
-                f"dimensions {-tensor.dim()} to {tensor.dim() - 1}"
+                f"dim={dim} of {operation} of group {self.group!r}: a tensor of shape {tuple(tensor.shape)} "
+                f"has dimensions {-tensor.dim()} to {tensor.dim() - 1}"
             )
         return dim % tensor.dim()
 
@@ -70,16 +70,17 @@ class Arguments:
         size = tensor.shape[self.dim(tensor, dim, operation)]
         if size % self.world_size:
             raise ValueError(
-                f"{operation} of group {self.group!r}: size {size} of dim {dim} in shape {tuple(tensor.shape)} does "
-                f"not divide by the world size {self.world_size}; pad it, or use reduce_scatterv with sizes"
+                f"{operation} of group {self.group!r}: size {size} of dim {dim} in shape "
+                f"{tuple(tensor.shape)} does not divide by the world size {self.world_size}; pad it, or use "
+                "reduce_scatterv with sizes"
             )
 
     def sizes(self, sizes: Sequence[int], operation: str) -> list[int]:
-        """Return one size for each rank. Raises ValueError for another number of sizes and for negative ones."""
+        """Return one size for each rank. Raises ValueError for another number of them, or a negative one."""
         if len(sizes) != self.world_size or any(size < 0 for size in sizes):
             raise ValueError(
-                f"sizes={list(sizes)} of {operation} of group {self.group!r}: give one size of 0 or more for each "
-                f"of its {self.world_size} ranks"
+                f"sizes={list(sizes)} of {operation} of group {self.group!r}: give one size of 0 or more for "
+                f"each of its {self.world_size} ranks"
             )
         return list(sizes)
 
@@ -89,7 +90,8 @@ class Arguments:
         if size != sizes[self.rank_in_group]:
             raise ValueError(
                 f"sizes={list(sizes)} of {operation} of group {self.group!r} gives rank {self.rank_in_group} "
-                f"{sizes[self.rank_in_group]}, but its tensor of shape {tuple(tensor.shape)} has {size} in dim {dim}"
+                f"{sizes[self.rank_in_group]}, but its tensor of shape {tuple(tensor.shape)} has {size} in "
+                f"dim {dim}"
             )
 
     def total_size(self, tensor: torch.Tensor, dim: int, sizes: Sequence[int], operation: str) -> None:
@@ -97,8 +99,8 @@ class Arguments:
         size = tensor.shape[self.dim(tensor, dim, operation)]
         if size != sum(sizes):
             raise ValueError(
-                f"sizes={list(sizes)} of {operation} of group {self.group!r} add up to {sum(sizes)}, but dim {dim} "
-                f"of a tensor of shape {tuple(tensor.shape)} has {size}"
+                f"sizes={list(sizes)} of {operation} of group {self.group!r} add up to {sum(sizes)}, but dim "
+                f"{dim} of a tensor of shape {tuple(tensor.shape)} has {size}"
             )
 
     def gathered_sizes(
@@ -106,13 +108,13 @@ class Arguments:
     ) -> list[list[int]]:
         """Return, for each tensor of an all_gatherv, its length along `dim` on every rank.
 
-        `layouts` holds, for each rank, the shape and dtype of each of its tensors. Raises ValueError, on all ranks
-        alike, where the tensors cannot be joined.
+        `layouts` holds, for each rank, the shape and dtype of each of its tensors. Raises ValueError, on all
+        ranks alike, where the tensors cannot be joined.
         """
         if len({len(layout) for layout in layouts}) != 1:
             raise ValueError(
-                f"all_gatherv of group {self.group!r}: the ranks pass {[len(layout) for layout in layouts]} tensors; "
-                "pass lists of one length"
+                f"all_gatherv of group {self.group!r}: the ranks pass {[len(layout) for layout in layouts]} "
+                "tensors; pass lists of one length"
             )
         all_sizes = []
         for of_ranks in zip(*layouts, strict=True):
@@ -121,8 +123,8 @@ class Arguments:
                 or len({dtype for _, dtype in of_ranks}) != 1
             ):
                 raise ValueError(
-                    f"all_gatherv of group {self.group!r} along dim {dim}: the tensors of its ranks are {of_ranks} "
-                    f"(shape and dtype by rank); they may differ in dim {dim} only"
+                    f"all_gatherv of group {self.group!r} along dim {dim}: the tensors of its ranks are "
+                    f"{of_ranks} (shape and dtype by rank); they may differ in dim {dim} only"
                 )
             all_sizes.append([shape[dim] for shape, _ in of_ranks])
         return all_sizes
@@ -135,8 +137,9 @@ class Arguments:
         shape[dim] = shape[dim] // self.world_size if sizes is None else sizes[self.rank_in_group]
         if list(output.shape) != shape or output.dtype != input_.dtype:
             raise ValueError(
-                f"reduce_scatterv_into_output of group {self.group!r}: output has shape {tuple(output.shape)} and "
-                f"{output.dtype}, but this rank's chunk has shape {tuple(shape)} and {input_.dtype}"
+                f"reduce_scatterv_into_output of group {self.group!r}: output has shape "
+                f"{tuple(output.shape)} and {output.dtype}, but this rank's chunk has shape {tuple(shape)} "
+                f"and {input_.dtype}"
             )
 
     def tensor_dict(self, value: dict[str, Any] | None) -> dict[str, Any]:

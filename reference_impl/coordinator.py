@@ -25,13 +25,14 @@ from .wire import REDUCTION_DTYPES
 class GroupCoordinator:
     """The operations of one group.
 
-    All `src` and `dst` are ranks within the group, in the order in which `group_ranks` lists them, and results follow
-    that order. Arguments are checked on every rank before any traffic. Results are fresh contiguous tensors that
-    share memory with no input; only `broadcast` works in place. Device operations obey `timeout`; objects, metadata,
-    CPU tensors of tensor dicts and `barrier` obey `cpu_timeout`. After `destroy` every operation raises RuntimeError.
+    All `src` and `dst` are ranks within the group, in the order in which `group_ranks` lists them, and
+    results follow that order. Arguments are checked on every rank before any traffic. Results are fresh
+    contiguous tensors that share memory with no input; only `broadcast` works in place. Device operations
+    obey `timeout`; objects, metadata, CPU tensors of tensor dicts and `barrier` obey `cpu_timeout`. After
+    `destroy` every operation raises RuntimeError.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the order of arguments of vLLM's GroupCoordinator
         self,
         group_ranks: Sequence[Sequence[int]],
         local_rank: int,
@@ -44,9 +45,10 @@ class GroupCoordinator:
     ) -> None:
         """Make the groups of all lists in `group_ranks` (global ranks) and take part in that of this rank.
 
-        Every rank of the world calls it with the same arguments but for `local_rank`, and makes its coordinators in
-        the same order. Timeouts are in seconds; None keeps the backend's own, as it does for the backend and the device
-        type, which torch picks. Raises ValueError for wrong arguments and on a rank that is in no group.
+        Every rank of the world calls it with the same arguments but for `local_rank`, and makes its
+        coordinators in the same order. Timeouts are in seconds; None keeps the backend's own, as it does for
+        the backend and the device type, which torch picks. Raises ValueError for wrong arguments and on a
+        rank that is in no group.
         """
         self.timeout = as_timeout(timeout, "timeout")
         self.cpu_timeout = as_timeout(cpu_timeout, "cpu_timeout")
@@ -58,11 +60,11 @@ class GroupCoordinator:
         self.unique_name = names.next_name(group_name or "anonymous")
         self._subgroups: Subgroups | None = create_subgroups(
             self.group_ranks,
-            self.device,
-            torch_distributed_backend,
-            self.timeout,
-            self.cpu_timeout,
-            self.unique_name,
+            device=self.device,
+            backend=torch_distributed_backend,
+            timeout=self.timeout,
+            cpu_timeout=self.cpu_timeout,
+            name=self.unique_name,
         )
         self.ranks = self._subgroups.ranks
         self.rank = dist.get_rank()
@@ -124,7 +126,10 @@ class GroupCoordinator:
     # ---- collectives ----
 
     def all_reduce(self, input_: torch.Tensor) -> torch.Tensor:
-        """Return the sum over the group; `input_` keeps its values. Raises TypeError for dtypes that have no sum."""
+        """Return the sum over the group; `input_` keeps its values.
+
+        Raises TypeError, on all ranks, for a dtype that the communicator does not sum, such as bool.
+        """
         communicator = self._collectives("all_reduce")
         self._arguments.tensor(input_, "all_reduce")
         return communicator.all_reduce(input_)
@@ -140,8 +145,8 @@ class GroupCoordinator:
     ) -> torch.Tensor | list[torch.Tensor]:
         """Return every rank's tensor concatenated along `dim`, in which rank r's is `sizes[r]` long.
 
-        `sizes` None: the ranks tell each other. A list of tensors gives a list. Raises ValueError, where `sizes` is
-        None on all ranks, for tensors that differ in dtype or in another dimension.
+        `sizes` None: the ranks tell each other. A list of tensors gives a list. Raises ValueError, where
+        `sizes` is None on all ranks, for tensors that differ in dtype or in another dimension.
         """
         communicator = self._collectives("all_gatherv")
         tensors = input_ if isinstance(input_, list) else [input_]
@@ -154,13 +159,16 @@ class GroupCoordinator:
             return communicator.all_gatherv(input_, dim, sizes)
         layouts = self._cpu.all_gather_object([(tuple(tensor.shape), tensor.dtype) for tensor in tensors])
         all_sizes = self._arguments.gathered_sizes(layouts, dim)
-        gathered = [
+        gathered: list[Any] = [
             communicator.all_gatherv(tensor, dim, own) for tensor, own in zip(tensors, all_sizes, strict=True)
         ]
         return gathered if isinstance(input_, list) else gathered[0]
 
     def reduce_scatter(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
-        """Return this rank's chunk of the sum, `shape[dim] / world_size` long. Raises ValueError if that is not whole."""
+        """Return this rank's chunk of the sum, `input_.shape[dim] / world_size` long along `dim`.
+
+        Raises ValueError, on all ranks, if that is not a whole number; TypeError as `all_reduce` does.
+        """
         communicator = self._collectives("reduce_scatter")
         self._tensor_with(input_, dim, "reduce_scatter")
         self._arguments.divisible(input_, dim, "reduce_scatter")
@@ -169,7 +177,7 @@ class GroupCoordinator:
     def reduce_scatterv(
         self, input_: torch.Tensor, dim: int = -1, sizes: Sequence[int] | None = None
     ) -> torch.Tensor:
-        """Return this rank's chunk of the sum, `sizes[rank_in_group]` long along `dim`; None means equal chunks."""
+        """Return this rank's chunk of the sum: `sizes[rank_in_group]` long along `dim`, or equal chunks."""
         communicator = self._collectives("reduce_scatterv")
         checked = self._scatter_sizes(input_, dim, sizes, "reduce_scatterv")
         return communicator.reduce_scatterv(input_, dim, checked)
@@ -177,7 +185,10 @@ class GroupCoordinator:
     def reduce_scatterv_into_output(
         self, input_: torch.Tensor, output: torch.Tensor, dim: int = -1, sizes: Sequence[int] | None = None
     ) -> None:
-        """Write what `reduce_scatterv` returns into `output`. Raises ValueError if its shape or dtype does not fit."""
+        """Write what `reduce_scatterv` returns into `output`, of any strides.
+
+        Raises ValueError if the shape or dtype of `output` does not fit.
+        """
         operation = "reduce_scatterv_into_output"
         communicator = self._collectives(operation)
         checked = self._scatter_sizes(input_, dim, sizes, operation)
@@ -186,7 +197,7 @@ class GroupCoordinator:
         communicator.reduce_scatterv_into_output(input_, output, dim, checked)
 
     def gather(self, input_: torch.Tensor, dst: int = 0, dim: int = -1) -> torch.Tensor | None:
-        """Return every rank's tensor, all of one shape, concatenated along `dim`, at `dst`, and None elsewhere."""
+        """Return every rank's tensor, of one shape, concatenated along `dim`, at `dst`; None elsewhere."""
         communicator = self._collectives("gather")
         self._arguments.rank(dst, "dst")
         self._tensor_with(input_, dim, "gather")
@@ -215,7 +226,7 @@ class GroupCoordinator:
         communicator.send(self._arguments.tensor(tensor, "send"), dst)
 
     def recv(self, size: Sequence[int], dtype: torch.dtype, src: int | None = None) -> torch.Tensor:
-        """Return a tensor of shape `size` from `src`, by default the previous rank, on the device of the group."""
+        """Return a tensor of shape `size` from `src`, by default the previous rank, on the group's device."""
         communicator = self._collectives("recv")
         src = self._arguments.peer(self._previous if src is None else src, "src")
         return communicator.recv(size, dtype, src)
@@ -229,12 +240,12 @@ class GroupCoordinator:
         return obj if self.world_size == 1 else objects.broadcast_object(self._cpu, obj, src)
 
     def broadcast_object_list(self, obj_list: list[Any], src: int = 0) -> list[Any]:
-        """Overwrite `obj_list` with that of `src`, and return it. Raises ValueError where its length differs."""
+        """Overwrite `obj_list` with that of `src`, and return it. Raises ValueError if its length differs."""
         received = self.broadcast_object(obj_list, src)
         if len(received) != len(obj_list):
             raise ValueError(
-                f"broadcast_object_list of group {self.unique_name!r}: rank {src} sent {len(received)} objects and "
-                f"this rank's list holds {len(obj_list)}: pass lists of one length"
+                f"broadcast_object_list of group {self.unique_name!r}: rank {src} sent {len(received)} "
+                f"objects and this rank's list holds {len(obj_list)}: pass lists of one length"
             )
         obj_list[:] = received
         return obj_list
@@ -261,7 +272,10 @@ class GroupCoordinator:
     # ---- tensor dicts ----
 
     def broadcast_tensor_dict(self, tensor_dict: TensorDict | None = None, src: int = 0) -> TensorDict | None:
-        """Return the dictionary of `src`, its tensors on the same kind of device. Raises TypeError on all ranks for a non-dict."""
+        """Return the dictionary of `src`, its tensors on the same kind of device.
+
+        Other ranks' `tensor_dict` is not looked at. Raises TypeError, on all ranks, if that of `src` is no dict.
+        """
         self._living()
         self._arguments.rank(src, "src")
         if self.world_size == 1:
@@ -275,10 +289,11 @@ class GroupCoordinator:
         all_gather_group: GroupCoordinator | None = None,
         all_gather_tensors: Mapping[str, bool] | None = None,
     ) -> TensorDict | None:
-        """Send a dictionary to `dst`, by default the next rank; returns None, and at world size 1 the dictionary.
+        """Send a dictionary to `dst`, by default the next rank. Returns None, at world size 1 the dictionary.
 
-        With `all_gather_group`, whose ranks must hold the same tensors, each sends its slice of every tensor that divides
-        by the group's size, or as `all_gather_tensors` says for a key; the receivers put the slices together.
+        With `all_gather_group`, whose ranks must hold the same tensors, each sends its slice of every tensor
+        that divides by the group's size, or as `all_gather_tensors` says for a key; the receivers put the
+        slices together.
         """
         for handle in self.isend_tensor_dict(tensor_dict, dst, all_gather_group, all_gather_tensors):
             handle.wait()
@@ -292,8 +307,8 @@ class GroupCoordinator:
     ) -> TensorDict | None:
         """Return a dictionary from `src`, by default the previous rank; None at world size 1.
 
-        Whether tensors come in slices is the sender's choice: `all_gather_tensors` changes nothing here. Raises
-        ValueError where `all_gather_group` is not the match of the sender's.
+        Whether tensors come in slices is the sender's choice: `all_gather_tensors` changes nothing here.
+        Raises ValueError where `all_gather_group` is not the match of the sender's.
         """
         tensor_dict, handles, postprocess = self.irecv_tensor_dict(src, all_gather_group, all_gather_tensors)
         for handle in handles:
@@ -311,8 +326,9 @@ class GroupCoordinator:
     ) -> list[Handle]:
         """Start to send a dictionary: a handle for the metadata, then one for each tensor that is not empty.
 
-        Tensors must keep their values until their handle was waited for. Handles may be dropped; 64 dropped messages
-        are kept, after which the oldest is waited for. At world size 1 nothing is sent and the list is empty.
+        Tensors must keep their values until their handle was waited for. Handles may be dropped; 64 dropped
+        messages are kept, after which the oldest is waited for. At world size 1 nothing is sent and the list
+        is empty.
         """
         self._living()
         if self.world_size == 1:
@@ -326,11 +342,12 @@ class GroupCoordinator:
         self,
         src: int | None = None,
         all_gather_group: GroupCoordinator | None = None,
-        all_gather_tensors: Mapping[str, bool] | None = None,  # noqa: ARG002 - the sender decides, see recv_tensor_dict
+        all_gather_tensors: Mapping[str, bool] | None = None,  # noqa: ARG002 - the sender decides
     ) -> tuple[TensorDict | None, list[Handle], list[Postprocess]]:
-        """Wait for the metadata of a dictionary and start to receive its tensors: (dictionary, handles, postprocess).
+        """Wait for the metadata of a dictionary and start to receive its tensors.
 
-        Wait for the handles, then call every function of `postprocess`; then the dictionary is complete.
+        Returns (dictionary, handles, postprocess). Wait for the handles, then call every function of
+        `postprocess`; only then is the dictionary complete.
         """
         self._living()
         if self.world_size == 1:
@@ -357,7 +374,10 @@ class GroupCoordinator:
         )
 
     def destroy(self) -> None:
-        """Destroy the communicator and the process groups; sends still in flight are lost. A second call does nothing."""
+        """Destroy the communicator and the process groups; a second call does nothing.
+
+        Sends still in flight are lost: wait for their handles first.
+        """
         if self._subgroups is None:
             return
         subgroups, self._subgroups = self._subgroups, None

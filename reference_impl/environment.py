@@ -1,4 +1,4 @@
-"""The world of this process: the default process group, this rank's device, and the coordinator of all ranks."""
+"""The world of this process: default process group, device, and the coordinator of all ranks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _State:
 _state = _State()
 
 
-def init_distributed_environment(
+def init_distributed_environment(  # noqa: PLR0917 - the order of arguments of vLLM's function
     world_size: int = -1,
     rank: int = -1,
     distributed_init_method: str = "env://",
@@ -34,12 +34,14 @@ def init_distributed_environment(
 ) -> None:
     """Make the default process group, or take over the one that a launcher made, and the world's coordinator.
 
-    -1 takes RANK, WORLD_SIZE and LOCAL_RANK from the environment (without LOCAL_RANK the rank counts). `backend` None
-    lets torch pick by device; `device_type` None takes torch's accelerator, or the CPU. Timeouts are in seconds; None takes
-    VDIST_DISTRIBUTED_TIMEOUT_SECONDS and VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS, and without them the backend's own.
-    The device is made the current one. A second call with the same size and rank does nothing.
+    -1 takes RANK, WORLD_SIZE and LOCAL_RANK from the environment (without LOCAL_RANK the rank counts).
+    `backend` None lets torch pick by device; `device_type` None takes torch's accelerator, or the CPU.
+    Timeouts are in seconds; None takes VDIST_DISTRIBUTED_TIMEOUT_SECONDS and
+    VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS, and without them the backend's own. The device is made the current
+    one. A second call with the same size and rank does nothing.
 
-    Raises ValueError for wrong or missing settings, RuntimeError where a world of another size or rank exists.
+    Raises ValueError for wrong or missing settings, RuntimeError where a world of another size or rank
+    exists.
     """
     if _state.world is not None:
         _require_same_world(
@@ -158,6 +160,6 @@ def _require_same_world(world_size: int, rank: int, situation: str, way_out: str
     actual_size, actual_rank = dist.get_world_size(), dist.get_rank()
     if world_size not in (-1, actual_size) or rank not in (-1, actual_rank):
         raise RuntimeError(
-            f"{situation} as rank {actual_rank} of {actual_size}, and world_size={world_size}, rank={rank} was asked "
-            f"for: pass these values or -1, or call {way_out} first"
+            f"{situation} as rank {actual_rank} of {actual_size}, and world_size={world_size}, rank={rank} "
+            f"was asked for: pass these values or -1, or call {way_out} first"
         )

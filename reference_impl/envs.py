@@ -13,12 +13,12 @@ LONGEST_TIMEOUT = timedelta(days=1)
 
 
 def distributed_timeout(environ: Mapping[str, str] = os.environ) -> timedelta | None:
-    """Read the timeout of device groups from VDIST_DISTRIBUTED_TIMEOUT_SECONDS; None keeps the backend's own."""
+    """Read the timeout of device groups from its variable; None keeps the backend's own."""
     return _timeout_variable(DISTRIBUTED_TIMEOUT, environ)
 
 
 def cpu_distributed_timeout(environ: Mapping[str, str] = os.environ) -> timedelta | None:
-    """Read the timeout of CPU groups from VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS; None keeps the backend's own."""
+    """Read the timeout of CPU groups from its variable; None keeps the backend's own."""
     return _timeout_variable(CPU_DISTRIBUTED_TIMEOUT, environ)
 
 
@@ -34,8 +34,8 @@ def as_timeout(value: float | timedelta | None, name: str) -> timedelta | None:
         raise TypeError(f"{name}={value!r}: give seconds, a timedelta, or None for the backend's own timeout")
     if not math.isfinite(seconds) or not 0 < seconds <= LONGEST_TIMEOUT.total_seconds():
         raise ValueError(
-            f"{name}={value!r}: a timeout is above 0 and at most {LONGEST_TIMEOUT.total_seconds():.0f} seconds "
-            "(one day); leave it unset for the backend's own timeout"
+            f"{name}={value!r}: a timeout is above 0 and at most {LONGEST_TIMEOUT.total_seconds():.0f} "
+            "seconds (one day); leave it unset for the backend's own timeout"
         )
     return timedelta(seconds=seconds)
 

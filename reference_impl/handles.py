@@ -21,7 +21,7 @@ class Handle:
         self._error: Exception | None = None
 
     def wait(self) -> None:
-        """Wait until the message is through. A second wait returns at once, or raises what the first one raised."""
+        """Wait until the message is through. A second wait returns at once, or raises what the first did."""
         if self._error is not None:
             raise self._error
         works, self._works = self._works, []
@@ -74,7 +74,7 @@ class PendingSends:
 
 
 def isend_tensor(group: OrderedGroup, flat: torch.Tensor, dst: int) -> Handle:
-    """Start to send a 1-D tensor that is not empty; the caller leaves it unchanged until the handle was waited for."""
+    """Start to send a 1-D tensor that is not empty, and that stays as it is until its handle is waited."""
     return Handle([group.isend(flat, dst)], [flat])
 
 

@@ -44,7 +44,10 @@ def header(data: torch.Tensor) -> torch.Tensor:
 
 
 def broadcast_object(group: OrderedGroup, obj: Any, src: int) -> Any:
-    """Return the object of `src`, and on `src` the very one passed. Raises TypeError on all ranks if it does not pickle."""
+    """Return the object of `src`, on `src` the very one passed.
+
+    Raises TypeError, on all ranks, if it does not pickle.
+    """
     if group.rank_in_group != src:
         size = torch.empty(1, dtype=torch.int64)
         group.broadcast_(size, src)

@@ -15,8 +15,8 @@ from .wire import as_wire, from_wire, is_plain, write_back
 class OrderedGroup:
     """Collectives and messages on flat tensors, among `ranks` (global ranks) in the order given.
 
-    torch sorts the ranks of a group, so rows are permuted here where the order given differs. All `src` and `dst`
-    are positions in `ranks`. Nothing is sent for empty tensors: backends differ on them.
+    torch sorts the ranks of a group, so rows are permuted here where the order given differs. All `src` and
+    `dst` are positions in `ranks`. Nothing is sent for empty tensors: backends differ on them.
     """
 
     def __init__(self, group: dist.ProcessGroup, ranks: Sequence[int]) -> None:

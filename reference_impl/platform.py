@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import cast
 
 import torch
 
@@ -28,14 +29,14 @@ _communicators: dict[str, CommunicatorClass] = {
 def register_communicator(device_type: str, cls: CommunicatorClass) -> None:
     """Make `cls` the communicator of every group on `device_type`, in place of the one registered before.
 
-    `cls` is called with the keyword arguments of `DeviceCommunicatorBase`: `cpu_group`, `device`, `device_group`,
-    `unique_name`, `global_ranks`.
+    `cls` is called with the keyword arguments of `DeviceCommunicatorBase`: `cpu_group`, `device`,
+    `device_group`, `unique_name`, `global_ranks`.
     """
     _communicators[device_type] = cls
 
 
 def communicator_class(device_type: str) -> CommunicatorClass:
-    """Look up the communicator class; a device that registered none gets the one on torch.distributed alone."""
+    """Look up the communicator class; one on torch.distributed alone where none was registered."""
     return _communicators.get(device_type, DeviceCommunicatorBase)
 
 
@@ -58,13 +59,12 @@ def device_module(device_type: str) -> ModuleType:
     Raises ValueError where torch knows no such device.
     """
     try:
-        module = torch.get_device_module(device_type)
+        return cast("ModuleType", torch.get_device_module(device_type))
     except RuntimeError as error:
         raise ValueError(
             f"device_type={device_type!r}: torch has no such device in this process ({error}); "
             "import the package that registers it first"
         ) from error
-    return module
 
 
 def local_device(device_type: str, local_rank: int) -> torch.device:
@@ -74,15 +74,17 @@ def local_device(device_type: str, local_rank: int) -> torch.device:
     """
     if local_rank < 0:
         raise ValueError(
-            f"local_rank={local_rank}: give this rank's number on its machine, or set LOCAL_RANK as torchrun does"
+            f"local_rank={local_rank}: give this rank's number on its machine, or set LOCAL_RANK as torchrun "
+            "does"
         )
     if device_type == "cpu":
         return torch.device("cpu")
     count = device_module(device_type).device_count()
     if local_rank >= count:
         raise ValueError(
-            f"local_rank={local_rank}: this process sees {count} device(s) of type {device_type!r}; start fewer "
-            "ranks, make more devices visible, or pass local_rank=0 where every rank sees only its own device"
+            f"local_rank={local_rank}: this process sees {count} device(s) of type {device_type!r}; start "
+            "fewer ranks, make more devices visible, or pass local_rank=0 where every rank sees only its own "
+            "device"
         )
     return torch.device(device_type, local_rank)
 

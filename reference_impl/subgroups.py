@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -29,7 +30,7 @@ class Subgroups:
 
 
 def validate_group_ranks(group_ranks: Sequence[Sequence[int]], world_size: int) -> None:
-    """Raise ValueError unless the lists are disjoint, not empty, and of global ranks of a world of `world_size`."""
+    """Raise ValueError unless the lists are disjoint, not empty, and of ranks 0 to `world_size` - 1."""
     if not group_ranks:
         raise ValueError("group_ranks is empty: give one list of global ranks for each group")
     for ranks in group_ranks:
@@ -38,8 +39,8 @@ def validate_group_ranks(group_ranks: Sequence[Sequence[int]], world_size: int) 
         outside = [rank for rank in ranks if not 0 <= rank < world_size]
         if outside:
             raise ValueError(
-                f"group_ranks={group_ranks} names rank(s) {outside}, and the world has 0 to {world_size - 1}: "
-                "give global ranks of the default process group"
+                f"group_ranks={group_ranks} names rank(s) {outside}, and the world has 0 to "
+                f"{world_size - 1}: give global ranks of the default process group"
             )
         twice = [rank for rank, count in Counter(ranks).items() if count > 1]
         if twice:
@@ -51,13 +52,14 @@ def validate_group_ranks(group_ranks: Sequence[Sequence[int]], world_size: int) 
     ]
     if shared:
         raise ValueError(
-            f"group_ranks={group_ranks} puts rank(s) {shared} in several groups: make one coordinator for each "
-            "set of disjoint groups"
+            f"group_ranks={group_ranks} puts rank(s) {shared} in several groups: make one coordinator for "
+            "each set of disjoint groups"
         )
 
 
 def create_subgroups(
     group_ranks: Sequence[Sequence[int]],
+    *,
     device: torch.device,
     backend: str | None,
     timeout: timedelta | None,
@@ -66,8 +68,9 @@ def create_subgroups(
 ) -> Subgroups:
     """Make the process groups of every list in `group_ranks` and return those of this rank.
 
-    All ranks of the world call it with the same lists. `backend` None takes that of the default process group;
-    a timeout None keeps the backend's own. Raises ValueError, after all groups exist, on a rank that is in none.
+    All ranks of the world call it with the same lists. `backend` None takes that of the default process
+    group; a timeout None keeps the backend's own. Raises ValueError, after all groups exist, on a rank that
+    is in none.
     """
     require_default_group()
     validate_group_ranks(group_ranks, dist.get_world_size())
@@ -93,7 +96,7 @@ def create_device_group(
 ) -> dist.ProcessGroup:
     """Make one device group; every rank of the world calls it, members or not."""
     group = dist.new_group(list(ranks), timeout=timeout, backend=backend, group_desc=description)
-    return group  # type: ignore[no-any-return, unused-ignore]
+    return cast("dist.ProcessGroup", group)
 
 
 def require_default_group() -> None:

@@ -1,4 +1,4 @@
-"""Dictionaries of tensors and other values: a message of metadata, then one message for each tensor that is not empty."""
+"""Dictionaries of tensors and other values: one message of metadata, then one for each non-empty tensor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Postprocess = Callable[[], None]
 
 
 class AllGatherGroup(Protocol):
-    """A group whose ranks hold the same tensors, so that each sends a slice and the receivers put them together."""
+    """A group whose ranks hold the same tensors: each sends a slice, the receivers put them together."""
 
     world_size: int
     rank_in_group: int
@@ -29,7 +29,7 @@ class AllGatherGroup(Protocol):
 
 @dataclass(frozen=True)
 class TensorMetadata:
-    """What the receiver must know of a tensor. With `slices` above 1, slice number `slice_index` of it is sent."""
+    """What the receiver must know of a tensor. With `slices` above 1, only slice `slice_index` is sent."""
 
     on_cpu: bool
     dtype: torch.dtype
@@ -45,13 +45,16 @@ class TensorMetadata:
 
 @dataclass(frozen=True)
 class Slicing:
-    """Which tensors are sent as slices: those that divide by the group's size, or as `overrides` says by top-level key."""
+    """Which tensors are sent as slices: those that divide by the group's size.
+
+    `overrides` says otherwise by top-level key.
+    """
 
     group: AllGatherGroup | None = None
     overrides: Mapping[str, bool] | None = None
 
     def metadata(self, key: str, tensor: torch.Tensor, *, on_cpu: bool) -> TensorMetadata:
-        """Describe a tensor of the dictionary. Raises ValueError where an override asks for the impossible."""
+        """Describe a tensor. Raises ValueError where an override slices one that does not divide."""
         whole = TensorMetadata(on_cpu, tensor.dtype, tuple(tensor.shape))
         if self.group is None or self.group.world_size == 1 or tensor.numel() == 0:
             return whole
@@ -59,8 +62,8 @@ class Slicing:
         wanted = (self.overrides or {}).get(key, divides)
         if wanted and not divides:
             raise ValueError(
-                f"all_gather_tensors[{key!r}] is True, but a tensor of shape {tuple(tensor.shape)} does not divide "
-                f"by the all_gather_group's world size {self.group.world_size}; leave the key out"
+                f"all_gather_tensors[{key!r}] is True, but a tensor of shape {tuple(tensor.shape)} does not "
+                f"divide by the all_gather_group's world size {self.group.world_size}; leave the key out"
             )
         if not wanted:
             return whole
@@ -72,9 +75,10 @@ class Slicing:
 def split(
     tensor_dict: TensorDict, device_type: str, slicing: Slicing
 ) -> tuple[TensorDict, list[tuple[TensorMetadata, torch.Tensor]]]:
-    """Return a copy with metadata in place of tensors, and the tensors in order; nested dictionaries are searched too.
+    """Return a copy with metadata in place of tensors, and the tensors in order.
 
-    Raises TypeError for what is no dictionary or no dense tensor, ValueError for a tensor on a foreign device.
+    Nested dictionaries are searched too. Raises TypeError for what is no dictionary or no dense tensor,
+    ValueError for a tensor on a foreign device.
     """
     if not isinstance(tensor_dict, dict):
         raise TypeError(f"a tensor dict is a dict, not {type(tensor_dict).__name__}")
@@ -94,7 +98,7 @@ def split(
 
 
 def places(skeleton: TensorDict) -> Iterator[tuple[TensorDict, Any, TensorMetadata]]:
-    """Yield (dictionary, key, metadata) for every tensor of a skeleton that `split` made, in the order of its tensors."""
+    """Yield (dictionary, key, metadata) for every tensor of what `split` made, in its order."""
     for key, value in skeleton.items():
         if isinstance(value, dict):
             yield from places(value)
@@ -103,7 +107,7 @@ def places(skeleton: TensorDict) -> Iterator[tuple[TensorDict, Any, TensorMetada
 
 
 class TensorDictChannel:
-    """Tensor dicts within one group: metadata and CPU tensors over the CPU group, others over the device group."""
+    """Tensor dicts in one group: metadata and CPU tensors over the CPU group, others over the device's."""
 
     def __init__(self, cpu: OrderedGroup, device_group: OrderedGroup, device: torch.device) -> None:
         self._cpu = cpu
@@ -112,7 +116,7 @@ class TensorDictChannel:
         self.pending = PendingSends()
 
     def broadcast(self, tensor_dict: TensorDict | None, src: int) -> TensorDict:
-        """Return the dictionary of `src`; there it is the one passed, elsewhere a new one with new tensors."""
+        """Return the dictionary of `src`; elsewhere than there, all in it is new."""
         if self._cpu.rank_in_group != src:
             received: TensorDict = broadcast_object(self._cpu, None, src)
             for container, key, metadata in list(places(received)):
@@ -128,7 +132,7 @@ class TensorDictChannel:
         return tensor_dict or {}
 
     def isend(self, tensor_dict: TensorDict, dst: int, slicing: Slicing) -> list[Handle]:
-        """Start to send a dictionary: one handle for the metadata, then one for each tensor that is not empty."""
+        """Start to send a dictionary: a handle for the metadata, then one for each non-empty tensor."""
         self.pending.make_room()
         skeleton, tensors = self._split_or_refuse(
             tensor_dict, slicing, lambda refusal: self.pending.add([isend_object(self._cpu, refusal, dst)])
@@ -146,8 +150,9 @@ class TensorDictChannel:
     ) -> tuple[TensorDict, list[Handle], list[Postprocess]]:
         """Wait for the metadata and start to receive the tensors.
 
-        The caller waits for the handles, then runs the postprocess functions; until then a tensor sent in slices
-        is only this rank's slice. Raises ValueError, after the slices have arrived, where they do not fit the group.
+        The caller waits for the handles, then runs the postprocess functions; until then a tensor sent in
+        slices is only this rank's slice. Raises ValueError, after the slices have arrived, where they do not
+        fit the group.
         """
         skeleton: TensorDict = recv_object(self._cpu, src)
         handles: list[Handle] = []
@@ -207,8 +212,9 @@ def _misfit(key: str, metadata: TensorMetadata, group: AllGatherGroup | None) ->
         return None
     here = "no all_gather_group" if group is None else f"rank {group.rank_in_group} of {group.world_size}"
     return ValueError(
-        f"tensor {key!r} was sent as slice {metadata.slice_index} of {metadata.slices} of an all_gather_group, and "
-        f"the receiver has {here}: pass the matching all_gather_group on both sides, or on neither"
+        f"tensor {key!r} was sent as slice {metadata.slice_index} of {metadata.slices} of an "
+        f"all_gather_group, and the receiver has {here}: pass the matching all_gather_group on both sides, "
+        "or on neither"
     )
 
 

@@ -71,7 +71,8 @@ def require_reducible(dtype: torch.dtype, allowed: frozenset[torch.dtype], opera
 def write_back(destination: torch.Tensor, values: torch.Tensor) -> None:
     """Copy `values` into a view of any strides, and to no element outside it.
 
-    Raises ValueError where elements of `destination` share memory (an expanded tensor) and the values differ there.
+    Raises ValueError where elements of `destination` share memory (an expanded tensor) and the values differ
+    there.
     """
     target, source = destination.detach(), values
     for dim, (size, stride) in enumerate(zip(target.shape, target.stride(), strict=True)):
@@ -80,8 +81,9 @@ def write_back(destination: torch.Tensor, values: torch.Tensor) -> None:
     target.copy_(source)
     if _may_overlap(destination) and not _same_bytes(destination, values):
         raise ValueError(
-            f"elements of the destination of shape {tuple(destination.shape)} and strides {destination.stride()} "
-            "share memory and cannot hold the values received; pass a tensor that is not expanded"
+            f"elements of the destination of shape {tuple(destination.shape)} and strides "
+            f"{destination.stride()} share memory and cannot hold the values received; pass a tensor that is "
+            "not expanded"
         )
 
 

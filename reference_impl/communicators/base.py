@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 import torch.distributed as dist
 
-from ..ordered_group import OrderedGroup
-from ..wire import (
+from ..ordered_group import OrderedGroup  # noqa: TID252
+from ..wire import (  # noqa: TID252
     REDUCTION_DTYPES,
     as_wire,
     fresh,
@@ -25,8 +25,9 @@ class DeviceCommunicatorBase:
     """Collectives of one group over its device group.
 
     A vendor subclasses it, overrides what its device does better and registers the class with
-    `register_communicator`. Inputs may be empty and of any strides. Every dtype moves; `reduction_dtypes` are summed
-    and others refused with TypeError. Results are contiguous and fresh; only `broadcast` works in place.
+    `register_communicator`. Inputs may be empty and of any strides. Every dtype moves; `reduction_dtypes` are
+    summed and others refused with TypeError. Results are contiguous and fresh; only `broadcast` works in
+    place.
     """
 
     reduction_dtypes: ClassVar[frozenset[torch.dtype]] = REDUCTION_DTYPES
@@ -69,7 +70,7 @@ class DeviceCommunicatorBase:
     def all_gatherv(
         self, input_: torch.Tensor | list[torch.Tensor], dim: int = 0, sizes: Sequence[int] | None = None
     ) -> torch.Tensor | list[torch.Tensor]:
-        """Return every rank's tensor, concatenated along `dim`, where rank r has `sizes[r]` elements along it.
+        """Return every rank's tensor, concatenated along `dim`, where rank r's is `sizes[r]` long.
 
         A list of tensors gives a list. `sizes` None means that all ranks have the same size.
         """
@@ -87,13 +88,13 @@ class DeviceCommunicatorBase:
     def reduce_scatterv(
         self, input_: torch.Tensor, dim: int = -1, sizes: Sequence[int] | None = None
     ) -> torch.Tensor:
-        """Return this rank's chunk of the sum: `sizes[rank_in_group]` long along `dim`; None means equal chunks."""
+        """Return this rank's chunk of the sum: `sizes[rank_in_group]` long along `dim`, or equal chunks."""
         if sizes is None or len(set(sizes)) == 1:
             return self.reduce_scatter(input_, dim)
         require_reducible(input_.dtype, self.reduction_dtypes, "reduce_scatterv")
         rows = input_.detach().movedim(dim, 0)
         padded = rows.new_zeros(self.world_size, max(sizes), *rows.shape[1:])
-        for rank, chunk in enumerate(rows.split(list(sizes))):
+        for rank, chunk in enumerate(rows.split_with_sizes(list(sizes))):
             padded[rank, : sizes[rank]] = chunk
         own = self._sum_of_own_chunk(padded)[: sizes[self.rank_in_group]]
         return fresh(own.movedim(0, dim))
@@ -105,7 +106,7 @@ class DeviceCommunicatorBase:
         write_back(output, self.reduce_scatterv(input_, dim, sizes))
 
     def gather(self, input_: torch.Tensor, dst: int = 0, dim: int = -1) -> torch.Tensor | None:
-        """Return every rank's tensor, concatenated along `dim` in rank order, at `dst`, and None elsewhere."""
+        """Return every rank's tensor, concatenated along `dim` in rank order, at `dst`; None elsewhere."""
         rows = self._members.gather(as_wire(input_), dst)
         return None if rows is None else _concatenate(rows, input_, dim)
 

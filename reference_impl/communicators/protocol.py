@@ -11,8 +11,8 @@ import torch
 class Communicator(Protocol):
     """Collectives of one group on one device.
 
-    `src` and `dst` are ranks within the group. The coordinator has checked the arguments; `dim` may be negative.
-    Results are fresh tensors that share memory with no input; only `broadcast` works in place.
+    `src` and `dst` are ranks within the group. The coordinator has checked the arguments; `dim` may be
+    negative. Results are fresh tensors that share memory with no input; only `broadcast` works in place.
     """
 
     def all_reduce(self, input_: torch.Tensor) -> torch.Tensor: ...
