@@ -14,5 +14,5 @@ def fixture_definition(metafunc: pytest.Metafunc, name: str) -> pytest.FixtureDe
     Checked with pytest 8.3 to 9.2. Metafunc offers the names of fixtures only, and this plugin must not
     parametrise a fixture `backend` that a project has of its own.
     """
-    definitions = metafunc._arg2fixturedefs.get(name)  # noqa: SLF001
+    definitions = metafunc._arg2fixturedefs.get(name)
     return definitions[-1] if definitions else None

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from pytest_vdist.options import Options
+from pytest_vdist.options import Options, options_of
 
 # In a checkout the folder is a link to a folder beside the package; a test may be reached by either path.
 SUITES = Path(os.path.realpath(Path(__file__).parent / "suites"))
@@ -29,6 +27,11 @@ def make_module(module_path: Path, parent: pytest.Collector) -> pytest.Module | 
     """
     if not is_suite_path(module_path):
         return None
+    if is_xdist_worker(parent.config):
+        # A usage error would be a crash there; the controller prints one collection error for all workers.
+        problem = missing_backend(options_of(parent.config), module_path)
+        if problem is not None:
+            raise pytest.Collector.CollectError(problem)
     relative = Path(os.path.realpath(module_path)).relative_to(SUITES)
     module: pytest.Module = pytest.Module.from_parent(
         parent, path=module_path, nodeid=f"suites/{relative.as_posix()}"
@@ -55,14 +58,21 @@ def require_requirements(metafunc: pytest.Metafunc) -> None:
 
 def refuse_suites_without_backend(options: Options, paths: Iterable[Path]) -> None:
     """Raise pytest.UsageError if any of the paths belongs to the suites and no device was named."""
-    if options.is_given("backend"):
-        return
     for path in paths:
-        if is_suite_path(path):
-            raise pytest.UsageError(
-                f"the suites test a device, and none is named for {path}; "
-                f"name the device: pytest --vdist-backend=cpu"
-            )
+        problem = missing_backend(options, path)
+        if problem is not None:
+            raise pytest.UsageError(problem)
+
+
+def missing_backend(options: Options, path: Path) -> str | None:
+    """Return what to tell the user if the path belongs to the suites and no device was named."""
+    if options.is_given("backend") or not is_suite_path(path):
+        return None
+    return f"the suites test a device, got none for {path}; name the device: pytest --vdist-backend=cpu"
+
+
+def is_xdist_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def paths_asked_for(config: pytest.Config) -> list[Path]:

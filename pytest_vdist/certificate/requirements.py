@@ -54,7 +54,7 @@ class Registry:
     requirements: Mapping[str, Requirement]
 
     def require(self, ids: tuple[str, ...]) -> tuple[Requirement, ...]:
-        """Return the requirements of these ids. Raises RequirementsError for the first one that is unknown."""
+        """Return the requirements of these ids. Raises RequirementsError for one that is unknown."""
         return tuple(self._requirement(id_) for id_ in ids)
 
     def _requirement(self, id_: str) -> Requirement:
