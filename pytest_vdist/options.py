@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from pytest_vdist.backends.base import BackendError, DeviceBackend
-from pytest_vdist.backends.registry import availability, find_backend
+from pytest_vdist.backends.registry import BUILT_IN, availability, find_backend
 from pytest_vdist.implementations.spec import ImplementationError, ImplementationSpec
 
 _T = TypeVar("_T")
@@ -266,9 +266,7 @@ def read_options(config: pytest.Config, environment: Mapping[str, str]) -> Optio
     values = {row.name: row.read(*texts[row.name]) for row in TABLE}
     sources = {name: source for name, (_, source) in texts.items()}
     try:
-        backends = tuple(
-            find_backend(name, origin=origin(sources["backend"])) for name in values.pop("backend")
-        )
+        backends = tuple(_backend(name, sources["backend"]) for name in values.pop("backend"))
         implementation = ImplementationSpec.resolve(
             values.pop("implementation"), origin(sources["implementation"])
         )
@@ -298,6 +296,11 @@ def in_environment(variable: str) -> str:
 def origin(source: str) -> str:
     """Return a source as it stands in a sentence: "from the command line"."""
     return source if source.startswith(VARIABLE_PREFIX) else f"the {source}"
+
+
+def _backend(name: str, source: str) -> DeviceBackend:
+    # A vendor's package must not be able to break a session that uses no option of this plugin.
+    return BUILT_IN[name] if source == DEFAULT else find_backend(name, origin=origin(source))
 
 
 def _checked_text(row: Row) -> Callable[[str], str]:

@@ -20,9 +20,15 @@ def find_backend(name: str, *, origin: str) -> DeviceBackend:
     `origin` says where the name came from. Raises BackendError when no backend or more than one has the name,
     or when a vendor's entry point does not give one.
     """
+    vendors = [point for point in _entry_points() if point.name == name]
+    if name in BUILT_IN and vendors:
+        vendor = _distribution(vendors[0])
+        raise BackendError(
+            f"backend {name!r} is built in, and the distribution {vendor} registers it as well, "
+            f"got {name!r} from {origin}; uninstall {vendor}"
+        )
     if name in BUILT_IN:
         return BUILT_IN[name]
-    vendors = [point for point in _entry_points() if point.name == name]
     if not vendors:
         raise BackendError(_unknown(name, origin))
     if len(vendors) > 1:

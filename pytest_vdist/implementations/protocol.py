@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -107,13 +107,13 @@ class Coordinator(Protocol):
         dst: int | None = None,
         all_gather_group: Any = None,
         all_gather_tensors: Mapping[str, bool] | None = None,
-    ) -> list[Handle]: ...
+    ) -> Sequence[Handle]: ...
     def irecv_tensor_dict(
         self,
         src: int | None = None,
         all_gather_group: Any = None,
         all_gather_tensors: Mapping[str, bool] | None = None,
-    ) -> tuple[TensorDict | None, list[Handle], list[Any]]: ...
+    ) -> tuple[TensorDict | None, Sequence[Handle], Sequence[Callable[[], None]]]: ...
     def send(self, tensor: torch.Tensor, dst: int | None = None) -> None: ...
     def recv(self, size: Sequence[int], dtype: torch.dtype, src: int | None = None) -> torch.Tensor: ...
     def barrier(self) -> None: ...

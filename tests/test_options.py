@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pytest_vdist.options import REFERENCE_VARIABLES, TABLE, Row, options_of
+
+GIVEN = {
+    "backend": ("cpu", "cpu"),
+    "implementation": ("reference", "reference"),
+    "split_group": ("both", "1"),
+    "compile_modes": ("all", "all"),
+    "world_sizes": ("2", "2"),
+    "timeout": ("5", "5"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in os.environ:
+        if variable.startswith("VDIST_"):
+            monkeypatch.delenv(variable)
+
+
+def usage_error(pytester: pytest.Pytester, *arguments: str) -> str:
+    """Return the text of the usage error that a session ends with before anything starts."""
+    result = pytester.runpytest(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (text,) = [line for line in result.stderr.str().splitlines() if line]
+    return text
+
+
+def test_without_any_setting_the_defaults_hold(pytester: pytest.Pytester) -> None:
+    options = options_of(pytester.parseconfigure())
+    assert [backend.name for backend in options.backends] == ["cpu"]
+    assert options.implementation.name == "reference"
+    assert options.split_group == (False,)
+    assert options.compile_modes == ("eager",)
+    assert options.world_sizes == (1, 2, 3, 4)
+    assert options.timeout == 60.0
+    assert set(options.sources.values()) == {"default"}
+    assert not options.used
+
+
+def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) -> None:
+    options = options_of(
+        pytester.parseconfigure(
+            "--vdist-backend=cpu",
+            "--vdist-impl=pkg.mod:factory",
+            "--vdist-split-group=both",
+            "--vdist-compile=eager,inductor",
+            "--vdist-world-sizes=2, 4",
+            "--vdist-timeout=2.5",
+        )
+    )
+    assert options.implementation.target == "pkg.mod:factory"
+    assert options.split_group == (False, True)
+    assert options.compile_modes == ("eager", "inductor")
+    assert options.world_sizes == (2, 4)
+    assert options.timeout == 2.5
+    assert set(options.sources.values()) == {"command line"}
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_the_environment_sets_an_option(
+    row: Row, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(row.variable, GIVEN[row.name][1])
+    options = options_of(pytester.parseconfigure())
+    assert options.sources[row.name] == f"{row.variable} in the environment"
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_the_ini_file_sets_an_option(row: Row, pytester: pytest.Pytester) -> None:
+    pytester.makepyprojecttoml(f'[tool.pytest.ini_options]\n{row.ini} = "{GIVEN[row.name][0]}"')
+    assert options_of(pytester.parseconfigure()).sources[row.name] == "ini file pyproject.toml"
+
+
+def test_command_line_goes_before_environment_before_ini_file(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]\nvdist_timeout = 3")
+    from_ini = options_of(pytester.parseconfigure())
+    monkeypatch.setenv("VDIST_TIMEOUT", "2")
+    from_environment = options_of(pytester.parseconfigure())
+    from_command_line = options_of(pytester.parseconfigure("--vdist-timeout=1"))
+    assert (from_ini.timeout, from_environment.timeout, from_command_line.timeout) == (3.0, 2.0, 1.0)
+
+
+def test_an_ini_value_that_the_command_line_overrides_names_the_command_line(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeini("[pytest]\nvdist_timeout = 3")
+    options = options_of(pytester.parseconfigure("-o", "vdist_timeout=4"))
+    assert options.timeout == 4.0
+    assert options.sources["timeout"] == "command line (-o vdist_timeout)"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0", (False,)), ("1", (True,))])
+def test_split_group_is_0_or_1_in_the_environment(
+    text: str, expected: tuple[bool, ...], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VDIST_DISTRIBUTED_USE_SPLIT_GROUP", text)
+    assert options_of(pytester.parseconfigure()).split_group == expected
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--vdist-world-sizes=0", "world size must be a whole number from 1 to 1024, got '0'"),
+        ("--vdist-world-sizes=2,x", "world size must be a whole number from 1 to 1024, got 'x'"),
+        ("--vdist-world-sizes=1025", "world size must be a whole number from 1 to 1024, got '1025'"),
+        ("--vdist-world-sizes=2,", "world size must be a whole number from 1 to 1024, got ''"),
+        ("--vdist-world-sizes=2,2", "world sizes must not repeat, got '2,2'"),
+        ("--vdist-timeout=0", "timeout must be a number of seconds greater than 0, got '0'"),
+        ("--vdist-timeout=nan", "timeout must be a number of seconds greater than 0, got 'nan'"),
+        ("--vdist-timeout=inf", "timeout must be a number of seconds greater than 0, got 'inf'"),
+        ("--vdist-timeout=soon", "timeout must be a number of seconds greater than 0, got 'soon'"),
+        ("--vdist-split-group=1", "subgroup creation must be off, on or both, got '1'"),
+        (
+            "--vdist-compile=fast",
+            "compile mode must be one of eager, aot_eager, inductor, or all, got 'fast'",
+        ),
+        ("--vdist-compile=eager,eager", "compile modes must not repeat, got 'eager,eager'"),
+        ("--vdist-backend=", "backend names must not be empty, got ''"),
+        ("--vdist-backend=cpu,cpu", "backend names must not repeat, got 'cpu,cpu'"),
+        ("--vdist-impl=", "implementation must not be empty, got ''"),
+    ],
+)
+def test_a_bad_value_is_a_usage_error_that_says_what_where_from_and_what_to_do(
+    argument: str, message: str, pytester: pytest.Pytester
+) -> None:
+    flag = argument.partition("=")[0]
+    (example,) = [row.example for row in TABLE if row.flag == flag]
+    assert usage_error(pytester, argument) == f"ERROR: {message} from the command line; pass {flag}={example}"
+
+
+def test_a_bad_value_in_the_environment_names_the_variable(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VDIST_WORLD_SIZES", "0")
+    assert usage_error(pytester) == (
+        "ERROR: world size must be a whole number from 1 to 1024, got '0' "
+        "from VDIST_WORLD_SIZES in the environment; pass --vdist-world-sizes=2,4"
+    )
+
+
+def test_a_bad_split_group_in_the_environment_asks_for_0_or_1(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VDIST_DISTRIBUTED_USE_SPLIT_GROUP", "on")
+    assert "must be 0 or 1 in the environment, got 'on' from VDIST_DIST" in usage_error(pytester)
+
+
+def test_a_bad_value_in_an_ini_file_names_the_file(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nvdist_timeout = -1")
+    assert "got '-1' from the ini file tox.ini; pass --vdist-timeout=60" in usage_error(pytester)
+
+
+def test_an_unknown_variable_is_a_usage_error_with_the_nearest_and_all_known_ones(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VDIST_BACKENDS", "cpu")
+    text = usage_error(pytester)
+    assert text.startswith(
+        "ERROR: unknown variable, got 'VDIST_BACKENDS' from the environment; did you mean VDIST_BACKEND? "
+        "unset it, the known ones are VDIST_BACKEND, VDIST_IMPL, "
+    )
+    assert all(variable in text for variable in REFERENCE_VARIABLES)
+
+
+@pytest.mark.parametrize("variable", REFERENCE_VARIABLES)
+def test_variables_of_the_reference_are_known(
+    variable: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "30")
+    assert not options_of(pytester.parseconfigure()).used
+
+
+def test_an_unknown_backend_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    text = usage_error(pytester, "--vdist-backend=cpuu")
+    assert text.startswith("ERROR: unknown backend, got 'cpuu' from the command line; did you mean cpu? ")
+
+
+def test_an_unknown_implementation_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    text = usage_error(pytester, "--vdist-impl=vllm")
+    assert text.startswith("ERROR: unknown implementation, got 'vllm' from the command line; the known one")
+
+
+def test_a_backend_that_is_not_selected_cannot_be_looked_up(pytester: pytest.Pytester) -> None:
+    options = options_of(pytester.parseconfigure("--vdist-backend=cpu"))
+    assert options.backend_named("cpu").device_type == "cpu"
+    with pytest.raises(LookupError, match="'cuda' is not selected, the command line selects cpu"):
+        options.backend_named("cuda")
+
+
+def test_workers_of_xdist_get_options_from_all_three_places(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VDIST_TIMEOUT", "7")
+    pytester.makeini("[pytest]\nvdist_world_sizes = 2")
+    pytester.makepyfile(
+        """
+        from pytest_vdist.options import options_of
+
+        def test_options(pytestconfig):
+            options = options_of(pytestconfig)
+            assert hasattr(pytestconfig, "workerinput")
+            assert options.sources["backend"] == "command line"
+            assert (options.timeout, options.world_sizes) == (7.0, (2,))
+            assert options.sources["world_sizes"] == "ini file tox.ini"
+        """
+    )
+    result = pytester.runpytest_subprocess("-n1", "--vdist-backend=cpu")
+    result.assert_outcomes(passed=1)
+
+
+def test_under_xdist_a_usage_error_is_printed_once(pytester: pytest.Pytester) -> None:
+    assert "unknown backend" in usage_error(pytester, "-n2", "--vdist-backend=nope")
+
+
+def test_help_shows_every_flag_with_its_default_and_other_names(pytester: pytest.Pytester) -> None:
+    text = " ".join(pytester.runpytest("--help").stdout.str().split())
+    for row in TABLE:
+        assert row.flag in text
+        assert f"(default: {row.default}; environment: {row.variable}; ini: {row.ini})" in text
