@@ -30,7 +30,7 @@ def values_for(layout: str, shape: Sequence[int] = SHAPE, dtype: torch.dtype = t
     return fit_values(movement_input(shape, dtype, rank=0, seed=1), layout)
 
 
-@settings(deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     layout=st.sampled_from(LAYOUTS),
     shape=st.lists(st.integers(0, 4), max_size=4),

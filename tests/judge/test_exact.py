@@ -16,7 +16,7 @@ from .simulated import INTEGERS
 numbers = st.floats(-1e300, 1e300, allow_nan=False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=9))
 def test_exact_sums_agree_with_rational_numbers(values: list[float]) -> None:
     total = exact_sum([torch.tensor([value], dtype=torch.float64) for value in values])
@@ -50,6 +50,7 @@ def test_addends_of_different_shapes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=dtype_name)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_integer_totals_wrap_at_the_width_of_the_dtype(dtype: torch.dtype, data: st.DataObject) -> None:
     info = torch.iinfo(dtype)
