@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from .wire import require_movable
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -42,8 +44,7 @@ class Arguments:
         """Return a dense tensor on the device of the group. Raises TypeError or ValueError for another."""
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{operation} of group {self.group!r} takes a tensor, not {type(value).__name__}")
-        if value.layout != torch.strided:
-            raise TypeError(f"{operation} of group {self.group!r} takes a dense tensor, not {value.layout}")
+        require_movable(value, f"the tensor for {operation} of group {self.group!r}")
         if value.device.type != self.device.type:
             raise ValueError(
                 f"{operation} of group {self.group!r} got a tensor on {value.device}, and the group works on "

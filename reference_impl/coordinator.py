@@ -108,6 +108,10 @@ class GroupCoordinator:
         return self.rank == self.last_rank
 
     @property
+    def is_destroyed(self) -> bool:
+        return self._subgroups is None
+
+    @property
     def device_group(self) -> dist.ProcessGroup:
         """Process group of the device. Its own ranks are sorted, whatever the order of `ranks`."""
         return self._living().device_group
@@ -274,7 +278,7 @@ class GroupCoordinator:
     def broadcast_tensor_dict(self, tensor_dict: TensorDict | None = None, src: int = 0) -> TensorDict | None:
         """Return the dictionary of `src`, its tensors on the same kind of device.
 
-        Other ranks' `tensor_dict` is not looked at. Raises TypeError, on all ranks, if that of `src` is no dict.
+        Other ranks' `tensor_dict` is not looked at. Raises TypeError, on all ranks, if `src` has no dict.
         """
         self._living()
         self._arguments.rank(src, "src")

@@ -84,7 +84,11 @@ def irecv_tensor(group: OrderedGroup, flat: torch.Tensor, src: int) -> Handle:
 
 
 def isend_object(group: OrderedGroup, obj: object, dst: int) -> Handle:
-    """Start to send a picklable object, as it is now."""
-    data = dump(obj)
+    """Start to send a picklable object, as it is now. Raises TypeError, with nothing sent, for another."""
+    return isend_dumped(group, dump(obj), dst)
+
+
+def isend_dumped(group: OrderedGroup, data: torch.Tensor, dst: int) -> Handle:
+    """Start to send what `dump` made of an object."""
     size = header(data)
     return Handle([group.isend(size, dst), group.isend(data, dst)], [size, data])

@@ -57,9 +57,9 @@ def broadcast_object(group: OrderedGroup, obj: Any, src: int) -> Any:
     try:
         data = dump(obj)
     except TypeError as error:
-        _broadcast_bytes(group, dump(Refusal(src, TypeError, str(error))), src)
+        broadcast_dumped(group, dump(Refusal(src, TypeError, str(error))), src)
         raise
-    _broadcast_bytes(group, data, src)
+    broadcast_dumped(group, data, src)
     return obj
 
 
@@ -79,6 +79,7 @@ def recv_object(group: OrderedGroup, src: int) -> Any:
     return load(data)
 
 
-def _broadcast_bytes(group: OrderedGroup, data: torch.Tensor, src: int) -> None:
+def broadcast_dumped(group: OrderedGroup, data: torch.Tensor, src: int) -> None:
+    """Send what `dump` made of an object to all others, which call `broadcast_object`."""
     group.broadcast_(header(data), src)
     group.broadcast_(data, src)

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import torch
 
-from .handles import Handle, PendingSends, irecv_tensor, isend_object, isend_tensor
-from .objects import Refusal, broadcast_object, recv_object
+from .handles import Handle, PendingSends, irecv_tensor, isend_dumped, isend_tensor
+from .objects import Refusal, broadcast_dumped, broadcast_object, dump, recv_object
 from .ordered_group import OrderedGroup
-from .wire import as_wire
+from .wire import as_wire, require_movable
 
 TensorDict = dict[str, Any]
 Postprocess = Callable[[], None]
@@ -89,7 +89,7 @@ def split(
             return {key: describe(inner, top_key) for key, inner in value.items()}
         if not isinstance(value, torch.Tensor):
             return value
-        _require_movable(value, top_key, device_type)
+        _require_on_group_device(value, top_key, device_type)
         metadata = slicing.metadata(top_key, value, on_cpu=value.device.type == "cpu")
         tensors.append((metadata, value))
         return metadata
@@ -123,10 +123,10 @@ class TensorDictChannel:
                 container[key] = self._allocate(metadata)
                 self._group(metadata).broadcast_(container[key], src)
             return received
-        skeleton, tensors = self._split_or_refuse(
-            tensor_dict, Slicing(), lambda refusal: broadcast_object(self._cpu, refusal, src)
+        metadata_message, tensors = self._split_or_refuse(
+            tensor_dict, Slicing(), lambda refusal: broadcast_dumped(self._cpu, refusal, src)
         )
-        broadcast_object(self._cpu, skeleton, src)
+        broadcast_dumped(self._cpu, metadata_message, src)
         for metadata, tensor in tensors:
             self._group(metadata).broadcast_(tensor, src)
         return tensor_dict or {}
@@ -134,14 +134,14 @@ class TensorDictChannel:
     def isend(self, tensor_dict: TensorDict, dst: int, slicing: Slicing) -> list[Handle]:
         """Start to send a dictionary: a handle for the metadata, then one for each non-empty tensor."""
         self.pending.make_room()
-        skeleton, tensors = self._split_or_refuse(
-            tensor_dict, slicing, lambda refusal: self.pending.add([isend_object(self._cpu, refusal, dst)])
+        metadata_message, tensors = self._split_or_refuse(
+            tensor_dict, slicing, lambda refusal: self.pending.add([isend_dumped(self._cpu, refusal, dst)])
         )
-        handles = [isend_object(self._cpu, skeleton, dst)]
+        handles = [isend_dumped(self._cpu, metadata_message, dst)]
         for metadata, tensor in tensors:
             if tensor.numel():
-                flat = as_wire(_own_slice(tensor, metadata))
-                handles.append(isend_tensor(self._group(metadata), flat, dst))
+                own_slice = as_wire(tensor).view(metadata.slices, -1)[metadata.slice_index]
+                handles.append(isend_tensor(self._group(metadata), own_slice, dst))
         self.pending.add(handles)
         return handles
 
@@ -172,14 +172,15 @@ class TensorDictChannel:
         return skeleton, handles, postprocess
 
     def _split_or_refuse(
-        self, tensor_dict: Any, slicing: Slicing, refuse: Callable[[Refusal], object]
-    ) -> tuple[TensorDict, list[tuple[TensorMetadata, torch.Tensor]]]:
+        self, tensor_dict: Any, slicing: Slicing, refuse: Callable[[torch.Tensor], None]
+    ) -> tuple[torch.Tensor, list[tuple[TensorMetadata, torch.Tensor]]]:
+        """Return the metadata as bytes, and the tensors. What cannot be sent is refused on both sides."""
         try:
             skeleton, tensors = split(tensor_dict, self._device.type, slicing)
+            return dump(skeleton), tensors
         except (TypeError, ValueError) as error:
-            refuse(Refusal(self._cpu.rank_in_group, type(error), str(error)))
+            refuse(dump(Refusal(self._cpu.rank_in_group, type(error), str(error))))
             raise
-        return skeleton, tensors
 
     def _group(self, metadata: TensorMetadata) -> OrderedGroup:
         return self._cpu if metadata.on_cpu else self._device_group
@@ -189,19 +190,12 @@ class TensorDictChannel:
         return torch.empty(shape, dtype=metadata.dtype, device="cpu" if metadata.on_cpu else self._device)
 
 
-def _require_movable(tensor: torch.Tensor, key: str, device_type: str) -> None:
-    if tensor.layout != torch.strided:
-        raise TypeError(f"tensor {key!r} is {tensor.layout}: a tensor dict holds dense tensors")
+def _require_on_group_device(tensor: torch.Tensor, key: str, device_type: str) -> None:
+    require_movable(tensor, f"tensor {key!r} of the tensor dict")
     if tensor.device.type not in ("cpu", device_type):
         raise ValueError(
             f"tensor {key!r} is on {tensor.device}, and the group works on {device_type!r} and the CPU"
         )
-
-
-def _own_slice(tensor: torch.Tensor, metadata: TensorMetadata) -> torch.Tensor:
-    if metadata.slices == 1:
-        return tensor
-    return tensor.detach().reshape(metadata.slices, -1)[metadata.slice_index]
 
 
 def _misfit(key: str, metadata: TensorMetadata, group: AllGatherGroup | None) -> ValueError | None:

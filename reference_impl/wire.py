@@ -23,11 +23,13 @@ COMMON_DTYPES = frozenset(
 # A complex sum is the sum of its real and of its imaginary parts.
 COMPLEX_DTYPES = frozenset({torch.complex128, torch.complex64, torch.complex32})
 REDUCTION_DTYPES = COMMON_DTYPES | COMPLEX_DTYPES
+# torch cannot copy some small formats, such as float4_e2m1fn_x2: their bits are copied as these, by size.
+_COPY_DTYPES = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def as_wire(tensor: torch.Tensor) -> torch.Tensor:
     """View `tensor`, of any shape, strides and dtype, as a flat one to move; a copy unless it `is_plain`."""
-    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
+    flat = compact(tensor).view(-1)
     return flat if flat.dtype in COMMON_DTYPES else flat.view(torch.uint8)
 
 
@@ -41,6 +43,15 @@ def wire_numel(dtype: torch.dtype, shape: Sequence[int]) -> int:
     return math.prod(shape) * (1 if dtype in COMMON_DTYPES else dtype.itemsize)
 
 
+def require_movable(tensor: torch.Tensor, what: str) -> None:
+    """Raise TypeError for a tensor whose values are not all in its elements: sparse or quantized."""
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        kind = "quantized" if tensor.is_quantized else str(tensor.layout)
+        raise TypeError(
+            f"{what} is {kind}, and only dense tensors move: send its parts, such as values and scales"
+        )
+
+
 def is_plain(tensor: torch.Tensor) -> bool:
     """Tell whether `as_wire` shares memory with `tensor`, so that writing to the one writes to the other."""
     return tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
@@ -48,7 +59,12 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 def fresh(tensor: torch.Tensor) -> torch.Tensor:
     """Copy to a contiguous tensor of the same shape that shares nothing with `tensor`, autograd included."""
-    return tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    return _copyable(tensor).clone(memory_format=torch.contiguous_format).view(tensor.dtype)
+
+
+def compact(tensor: torch.Tensor) -> torch.Tensor:
+    """Return `tensor` if it is contiguous, else a contiguous copy."""
+    return _copyable(tensor).contiguous().view(tensor.dtype)
 
 
 def sum_view(tensor: torch.Tensor) -> torch.Tensor:
@@ -75,6 +91,8 @@ def write_back(destination: torch.Tensor, values: torch.Tensor) -> None:
     there.
     """
     target, source = destination.detach(), values
+    if not destination.is_complex():
+        target, source = target.view(_copy_dtype(target.dtype)), source.view(_copy_dtype(source.dtype))
     for dim, (size, stride) in enumerate(zip(target.shape, target.stride(), strict=True)):
         if stride == 0 and size > 1:
             target, source = target.narrow(dim, 0, 1), source.narrow(dim, 0, 1)
@@ -85,6 +103,18 @@ def write_back(destination: torch.Tensor, values: torch.Tensor) -> None:
             f"{destination.stride()} share memory and cannot hold the values received; pass a tensor that is "
             "not expanded"
         )
+
+
+def _copyable(tensor: torch.Tensor) -> torch.Tensor:
+    """View a tensor of any strides in a dtype that torch can copy, with no conjugation left to do."""
+    resolved = tensor.detach().resolve_conj().resolve_neg()
+    return resolved.view(_copy_dtype(resolved.dtype))
+
+
+def _copy_dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype in REDUCTION_DTYPES:
+        return dtype
+    return _COPY_DTYPES[dtype.itemsize]
 
 
 def _may_overlap(tensor: torch.Tensor) -> bool:

@@ -12,6 +12,7 @@ from ..ordered_group import OrderedGroup  # noqa: TID252
 from ..wire import (  # noqa: TID252
     REDUCTION_DTYPES,
     as_wire,
+    compact,
     fresh,
     from_wire,
     require_reducible,
@@ -83,7 +84,7 @@ class DeviceCommunicatorBase:
         require_reducible(input_.dtype, self.reduction_dtypes, "reduce_scatter")
         rows = fresh(input_.movedim(dim, 0))
         chunks = rows.view(self.world_size, rows.shape[0] // self.world_size, *rows.shape[1:])
-        return self._sum_of_own_chunk(chunks).movedim(0, dim).contiguous()
+        return compact(self._sum_of_own_chunk(chunks).movedim(0, dim))
 
     def reduce_scatterv(
         self, input_: torch.Tensor, dim: int = -1, sizes: Sequence[int] | None = None
@@ -141,7 +142,7 @@ class DeviceCommunicatorBase:
         gathered = self._members.all_gather(padded)
         parts = [part[: size * row_length] for part, size in zip(gathered, sizes, strict=True)]
         joined = from_wire(torch.cat(parts), input_.dtype, (sum(sizes), *rows.shape[1:]))
-        return joined.movedim(0, dim).contiguous()
+        return compact(joined.movedim(0, dim))
 
     def _sum_of_own_chunk(self, chunks: torch.Tensor) -> torch.Tensor:
         """Sum (world_size, …) chunks over the ranks and return the one of this rank."""
@@ -154,4 +155,4 @@ def _concatenate(rows: torch.Tensor, like: torch.Tensor, dim: int) -> torch.Tens
     stacked = from_wire(rows, like.dtype, (rows.shape[0], *like.shape))
     shape = list(like.shape)
     shape[dim] *= rows.shape[0]
-    return stacked.movedim(0, dim % like.dim()).reshape(shape).contiguous()
+    return compact(stacked.movedim(0, dim % like.dim())).view(shape)
