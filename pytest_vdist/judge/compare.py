@@ -91,11 +91,10 @@ def compare_bounded(
     ratio = torch.where(error == 0, 0.0, error / bound).masked_fill(~wide.isfinite(), math.inf)
     if not ratio.numel():
         return 0.0
-    worst = int(ratio.argmax())
-    margin = float(ratio.reshape(-1)[worst])
+    margin = float(ratio.max())
     if margin <= 1.0:
         return margin
-    index = tuple(int(part) for part in torch.unravel_index(torch.tensor(worst), got.shape))
+    index = _first(ratio == margin)
     wanted = f"{want.high[index].item()!r} within {bound[index].item():.6g}"
     outside = int((ratio > 1.0).sum())
     return Mismatch(rank, index, element(got, index), wanted, outside, ratio.numel(), margin)
