@@ -12,7 +12,10 @@ from pytest_vdist.backends.registry import availability
 from pytest_vdist.options import options_of
 
 if TYPE_CHECKING:
+    import torch
+
     from pytest_vdist.backends.base import DeviceBackend
+    from pytest_vdist.implementations.protocol import Capabilities
     from pytest_vdist.implementations.spec import ImplementationSpec
     from pytest_vdist.ranks.messages import WorldSpec
     from pytest_vdist.ranks.pool import RankPool
@@ -160,6 +163,36 @@ def coordinator_run(
 def implementation(request: pytest.FixtureRequest) -> ImplementationSpec:
     """Give the implementation under test; `implementation.load()` in a rank makes it, not yet initialised."""
     return options_of(request.config).implementation
+
+
+@pytest.fixture(scope="session")
+def capabilities(implementation: ImplementationSpec) -> Capabilities:
+    """Give what the implementation under test declares."""
+    return implementation.load().capabilities()
+
+
+@pytest.fixture(scope="session")
+def reduction_dtypes(
+    backend: str, capabilities: Capabilities, request: pytest.FixtureRequest
+) -> list[torch.dtype]:
+    """Give the dtypes that implementation and device backend declare for sums."""
+    declared = capabilities.reduction_dtypes
+    return _dtypes(declared or options_of(request.config).backend_named(backend).reduction_dtypes)
+
+
+@pytest.fixture(scope="session")
+def movement_dtypes(
+    backend: str, capabilities: Capabilities, request: pytest.FixtureRequest
+) -> list[torch.dtype]:
+    """Give the dtypes that implementation and device backend declare for moving data."""
+    declared = capabilities.movement_dtypes
+    return _dtypes(declared or options_of(request.config).backend_named(backend).movement_dtypes)
+
+
+def _dtypes(names: tuple[str, ...]) -> list[torch.dtype]:
+    import torch  # noqa: PLC0415 - an unused plugin must not import it
+
+    return [getattr(torch, name) for name in names]
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,27 @@ from pathlib import Path
 import pytest
 
 from pytest_vdist import header, modes, options, suite_items
-from pytest_vdist.fixtures import _rank_pools, coordinator_run, distributed_run, implementation
+from pytest_vdist.fixtures import (
+    _rank_pools,
+    capabilities,
+    coordinator_run,
+    distributed_run,
+    implementation,
+    movement_dtypes,
+    reduction_dtypes,
+)
 from pytest_vdist.modes import backend, compile_mode, split_group, world_size
 
 __all__ = [
     "_rank_pools",
     "backend",
+    "capabilities",
     "compile_mode",
     "coordinator_run",
     "distributed_run",
     "implementation",
+    "movement_dtypes",
+    "reduction_dtypes",
     "split_group",
     "world_size",
 ]

@@ -33,18 +33,22 @@ class Launcher:
         self._store: Any = None
 
     def endpoint(self) -> tuple[str, int]:
-        """Return host and port of the store, which this process serves until it ends.
+        """Return host and port of the store that serves all worlds made by torch."""
+        if self._store is None:
+            self._store = self.new_store()
+        return _HOST, int(self._store.port)
+
+    def new_store(self) -> Any:
+        """Serve a store on a free port of the loopback for as long as the returned object lives.
 
         The socket is bound before anyone learns the port, so no other session can take it. It is an IPv4
         socket, because torch looks the peers' names up and `::ffff:127.0.0.1` can take seconds to resolve.
         """
-        if self._store is None:
-            listener = socket.create_server((_HOST, 0))
-            port = listener.getsockname()[1]
-            self._store = _compat.TCPStore(
-                _HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
-            )
-        return _HOST, int(self._store.port)
+        listener = socket.create_server((_HOST, 0))
+        port = listener.getsockname()[1]
+        return _compat.TCPStore(
+            _HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+        )
 
     def environment(self) -> dict[str, str]:
         """Return the environment that a rank starts with: the controller's, and what ranks need on top."""

@@ -33,12 +33,14 @@ class WorldSpec:
 class Run:
     """One dispatch to all ranks. `world_serial` names the world; a rank that holds another one replaces it.
 
+    `master_port` is that of the store which `env://` finds; no other world has used it.
     `environment` is relative to the environment in which the ranks were started; None removes a variable.
     """
 
     serial: int
     world: WorldSpec
     world_serial: int
+    master_port: int
     environment: Mapping[str, str | None]
     warning_filters: bytes
     log_levels: Mapping[str, int]

@@ -122,12 +122,13 @@ class RankPool:
             self._teams.popitem(last=False)[1].close()
 
     def _dispatch(self, team: Team, world: WorldSpec, body: bytes, env: Mapping[str, str] | None) -> Run:
-        keep = team.world is not None and team.world[0] == world
         serial = next(self._serials)
+        world_serial = team.world[1] if team.world is not None and team.world[0] == world else serial
         return Run(
             serial=serial,
             world=world,
-            world_serial=team.world[1] if keep and team.world else serial,
+            world_serial=world_serial,
+            master_port=team.master_port(world, new=world_serial == serial),
             environment=_environment_changes(team.controller_environment, env),
             warning_filters=self._warning_filters(),
             log_levels=self._log_levels.read(),

@@ -7,6 +7,7 @@ import selectors
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_vdist.ranks import _compat, worker
 from pytest_vdist.ranks.failures import (
@@ -42,6 +43,8 @@ class Team:
         self.world_size = world_size
         self.controller_environment = _compat.environment_snapshot()
         self.world: tuple[WorldSpec, int] | None = None
+        self._launcher = launcher
+        self._store: Any = None
         host, port = launcher.endpoint()
         self._ranks: list[RankProcess] = []
         self._selector = selectors.DefaultSelector()
@@ -59,6 +62,14 @@ class Team:
     @property
     def pids(self) -> list[int]:
         return [rank.pid for rank in self._ranks]
+
+    def master_port(self, world: WorldSpec, *, new: bool) -> int:
+        """Return the port of the store for `env://`: one of its own for each world that torch doesn't make."""
+        if world.process_group_backend is not None:
+            return self._launcher.endpoint()[1]
+        if new or self._store is None:
+            self._store = self._launcher.new_store()
+        return int(self._store.port)
 
     def ended_ranks(self) -> list[str]:
         """Describe the ranks whose processes have ended while nobody asked anything of them."""

@@ -110,7 +110,7 @@ class _Server:
 
     def _attempt(self, run: Run) -> Reply:
         try:
-            self._world.enter(run.world, run.world_serial)
+            self._world.enter(run.world, run.world_serial, run.master_port)
             with restored_state(run.environment, run.seed):
                 value = _call(run.body)
         except BaseException as error:

@@ -43,14 +43,14 @@ class World:
         self._graveyard = _Graveyard()
         self.implementation: Implementation | None = None
 
-    def enter(self, spec: WorldSpec, serial: int) -> None:
+    def enter(self, spec: WorldSpec, serial: int, master_port: int) -> None:
         """Make sure that the world `serial` stands; replaces another one. Every rank must call it."""
         self._ledger.begin_run()
         if serial == self._serial:
             return
         self.retire()
         self._serial, self._spec = serial, spec
-        self._announce(serial)
+        self._announce(master_port)
         if spec.implementation is not None:
             self._init_implementation(spec)
         elif spec.process_group_backend is not None:
@@ -96,14 +96,13 @@ class World:
     def _note_groups(self) -> None:
         self._known_groups = {id(group) for group in _compat.live_process_groups()}
 
-    def _announce(self, serial: int) -> None:
-        """Set what `env://` reads. As under torchrun, the store stands already; a world is an attempt."""
+    def _announce(self, master_port: int) -> None:
+        """Set what `env://` reads. As under torchrun, the store stands already, and each attempt has its own."""
         os.environ.update(
             {
                 "MASTER_ADDR": self._rendezvous.host,
-                "MASTER_PORT": str(self._rendezvous.port),
+                "MASTER_PORT": str(master_port),
                 "TORCHELASTIC_USE_AGENT_STORE": "True",
-                "TORCHELASTIC_RESTART_COUNT": str(serial),
             }
         )
 

@@ -1,0 +1,181 @@
+"""One call of one operation as data: what each rank passes, how it runs there, how it is judged here.
+
+A suite test makes a list of cases, has them performed in one dispatch, and judges each against the oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from . import oracle
+from .assertions import assert_bounded, assert_exact, assert_same_on_all_ranks, describe_call
+from .buffers import fit_values, guard
+from .inputs import bounded_input, exact_sum_input, movement_input, one_hot_input
+from .observation import Observation, observe
+
+REDUCTIONS = frozenset({"all_reduce", "reduce_scatter", "reduce_scatterv"})
+_IN_PLACE = frozenset({"broadcast"})
+_RAGGED = frozenset({"all_gatherv"})
+
+
+class Group(Protocol):
+    """What a case needs of a coordinator, besides the operation itself."""
+
+    rank_in_group: int
+    world_size: int
+    device: torch.device
+
+
+class Run(Protocol):
+    """Runs `function(coordinator, *args)` on every rank, and returns the results by global rank."""
+
+    def __call__(
+        self,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        world_size: int,
+        group_ranks: list[list[int]] | None = ...,
+    ) -> list[Any]: ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of `operation` by every rank of a group.
+
+    `values` names the inputs: "exact" and "bounded" for sums, "movement" for bit patterns, or the rank in the
+    group, as text, that alone is not zero (see `one_hot_input`). `arguments` are those after the tensor. For
+    all_gatherv with sizes, dimension `dim` of `shape` is each rank's own size.
+    """
+
+    operation: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    layout: str = "contiguous"
+    values: str = "exact"
+    seed: int = 0
+
+    def input(self, rank: int, world_size: int) -> torch.Tensor:
+        """Return what that rank of the group passes, as a contiguous CPU tensor."""
+        shape = self._shape_at(rank)
+        if self.values == "movement":
+            made = movement_input(shape, self.dtype, rank=rank, seed=self.seed)
+        elif self.values == "exact":
+            made = exact_sum_input(shape, self.dtype, rank=rank, world_size=world_size, seed=self.seed)
+        elif self.values == "bounded":
+            made = bounded_input(shape, self.dtype, rank=rank, world_size=world_size, seed=self.seed)
+        else:
+            hot = int(self.values)
+            made = one_hot_input(
+                shape, self.dtype, rank=rank, world_size=world_size, seed=self.seed, hot_rank=hot
+            )
+        return fit_values(made, self.layout)
+
+    def inputs(self, world_size: int) -> list[torch.Tensor]:
+        return [self.input(rank, world_size) for rank in range(world_size)]
+
+    def expected(self, world_size: int) -> Sequence[torch.Tensor | None]:
+        """Return the oracle's results, by rank in the group."""
+        compute: Callable[..., Sequence[torch.Tensor | None]] = getattr(oracle, self.operation)
+        return compute(self.inputs(world_size), **self.arguments)
+
+    def __str__(self) -> str:
+        return describe_call(
+            self.operation,
+            shape=self.shape,
+            dtype=self.dtype,
+            layout=self.layout,
+            values=self.values,
+            **self.arguments,
+        )
+
+    def _shape_at(self, rank: int) -> tuple[int, ...]:
+        sizes = self.arguments.get("sizes")
+        if self.operation not in _RAGGED or sizes is None:
+            return self.shape
+        shape = list(self.shape)
+        shape[self.arguments.get("dim", 0)] = sizes[rank]
+        return tuple(shape)
+
+
+def perform(group: Group, case: Case) -> Observation:
+    """Make this rank's call, in a rank. An exception gets the case as a note."""
+    guarded = guard(case.input(group.rank_in_group, group.world_size), case.layout, group.device)
+    try:
+        output = getattr(group, case.operation)(guarded.tensor, **case.arguments)
+    except Exception as error:
+        error.add_note(f"raised by {case}")
+        raise
+    return observe(output, [guarded])
+
+
+def perform_all(group: Group, cases: Sequence[Case]) -> list[Observation]:
+    """Perform the cases one after the other, in a rank."""
+    return [perform(group, case) for case in cases]
+
+
+def judge(case: Case, observations: Sequence[Observation], *, accumulate: str = "native") -> float:
+    """Assert that one group's observations, by rank in the group, are those of a right implementation.
+
+    `accumulate` is the declared accumulator, for "bounded" values. Results must be identical on all ranks where
+    all ranks get the same. Returns the margin: the largest error / bound, 0.0 where equality is demanded.
+    A group of one rank may return its input. Raises AssertionError that names the call, rank and element.
+    """
+    __tracebackhide__ = True
+    alone = len(observations) == 1
+    if case.values == "bounded":
+        margin = _judge_bounded(case, observations, accumulate, may_alias=alone)
+    else:
+        margin = 0.0
+        assert_exact(
+            observations,
+            case.expected(len(observations)),
+            call=str(case),
+            zeros_equal=case.operation in REDUCTIONS,
+            in_place=case.operation in _IN_PLACE,
+            may_alias=alone,
+        )
+    if case.operation == "all_reduce":
+        assert_same_on_all_ranks(observations, call=str(case))
+    return margin
+
+
+def assert_cases(
+    run: Run,
+    cases: Sequence[Case],
+    *,
+    world_size: int,
+    group_ranks: list[list[int]] | None = None,
+    accumulate: Mapping[str, str] | None = None,
+) -> float:
+    """Perform the cases on the ranks, in one dispatch, and judge each of them in each group.
+
+    `accumulate` maps names of dtypes to declared accumulators. Returns the largest margin.
+    """
+    __tracebackhide__ = True
+    if not cases:
+        raise ValueError("there is no case to judge: a test without a case would pass whatever happens")
+    by_rank = run(perform_all, list(cases), world_size=world_size, group_ranks=group_ranks)
+    margins = [0.0]
+    for group in group_ranks or [list(range(world_size))]:
+        for index, case in enumerate(cases):
+            observations = [by_rank[rank][index] for rank in group]
+            declared = (accumulate or {}).get(str(case.dtype).removeprefix("torch."), "native")
+            margins.append(judge(case, observations, accumulate=declared))
+    return max(margins)
+
+
+def _judge_bounded(
+    case: Case, observations: Sequence[Observation], accumulate: str, *, may_alias: bool
+) -> float:
+    __tracebackhide__ = True
+    inputs = case.inputs(len(observations))
+    addends: Sequence[Any] = inputs
+    if case.operation != "all_reduce":
+        addends = oracle.scattered(inputs, **case.arguments)
+    return assert_bounded(observations, addends, accumulate=accumulate, call=str(case), may_alias=may_alias)

@@ -1,0 +1,95 @@
+"""all_reduce: the sum over the group, on every rank."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pytest_vdist import Capabilities, Coordinator, CoordinatorRun
+from pytest_vdist.judge import LAYOUTS, aliases, layout_fits
+from pytest_vdist.judge.cases import Case, assert_cases
+
+SHAPES = [(), (0,), (1,), (2,), (3, 0), (7,), (127,), (4, 3), (2, 5, 3), (2, 3, 2, 5), (4099,), (262147,)]
+
+
+@pytest.mark.vdist_requirement("VD-AR-001", "VD-AR-003", "VD-AR-004", "VD-AR-007")
+def test_sums_are_exact_for_every_size(coordinator_run: CoordinatorRun, world_size: int) -> None:
+    """Tensors of every size and dimension are summed exactly, to the same bits on every rank; inputs stay."""
+    cases = [
+        Case("all_reduce", shape, dtype, seed=seed)
+        for seed, shape in enumerate(SHAPES)
+        for dtype in (torch.float32, torch.bfloat16, torch.int32)
+    ]
+    assert_cases(coordinator_run, cases, world_size=world_size)
+
+
+@pytest.mark.vdist_requirement("VD-AR-006")
+def test_every_declared_dtype_is_summed(
+    coordinator_run: CoordinatorRun, world_size: int, reduction_dtypes: list[torch.dtype]
+) -> None:
+    """Every dtype that is declared for sums is summed, and dtype, shape and device are those of the input."""
+    cases = [Case("all_reduce", shape, dtype) for dtype in reduction_dtypes for shape in ((5, 3), (257,))]
+    assert_cases(coordinator_run, cases, world_size=world_size)
+
+
+@pytest.mark.vdist_world_size(min=2)
+@pytest.mark.vdist_requirement("VD-AR-009")
+def test_the_value_of_one_rank_arrives_to_the_last_bit(
+    coordinator_run: CoordinatorRun, world_size: int, reduction_dtypes: list[torch.dtype]
+) -> None:
+    """Where one rank alone is not zero, every rank gets its value unchanged, whichever rank it is."""
+    cases = [
+        Case("all_reduce", (1031,), dtype, values=str(hot))
+        for dtype in reduction_dtypes
+        for hot in range(world_size)
+    ]
+    assert_cases(coordinator_run, cases, world_size=world_size)
+
+
+@pytest.mark.vdist_world_size(min=2)
+@pytest.mark.vdist_requirement("VD-AR-002", "VD-AR-003")
+def test_inexact_sums_keep_the_declared_bound(
+    coordinator_run: CoordinatorRun,
+    world_size: int,
+    reduction_dtypes: list[torch.dtype],
+    capabilities: Capabilities,
+) -> None:
+    """Sums that round stay within the bound of the declared accumulator, and all ranks hold the same bits."""
+    floats = [dtype for dtype in reduction_dtypes if dtype.is_floating_point]
+    cases = [
+        Case("all_reduce", (4099,), dtype, values="bounded", seed=seed) for dtype in floats for seed in (1, 2)
+    ]
+    assert_cases(coordinator_run, cases, world_size=world_size, accumulate=capabilities.accumulate)
+
+
+@pytest.mark.vdist_requirement("VD-AR-004", "VD-AR-008")
+def test_views_are_summed_as_their_copies(coordinator_run: CoordinatorRun, world_size: int) -> None:
+    """Views of any strides and offset are summed right; neither they nor the memory around them change."""
+    cases = [
+        Case("all_reduce", shape, dtype, layout=layout)
+        for layout in LAYOUTS
+        for shape in ((6,), (4, 3), (2, 3, 5), (2, 3, 2, 2))
+        for dtype in (torch.float32, torch.float16, torch.int64)
+        if layout_fits(layout, shape)
+    ]
+    assert_cases(coordinator_run, cases, world_size=world_size)
+
+
+@pytest.mark.vdist_world_size(min=2)
+@pytest.mark.vdist_requirement("VD-AR-005")
+def test_results_share_no_memory(coordinator_run: CoordinatorRun, world_size: int) -> None:
+    """A result shares memory neither with its input nor with earlier results, which later calls leave alone."""
+
+    def body(group: Coordinator) -> list[str]:
+        inputs = [torch.full((33,), float(n + group.rank_in_group), device=group.device) for n in range(3)]
+        results = [group.all_reduce(x) for x in inputs]
+        kept = [result.clone() for result in results]
+        group.all_reduce(inputs[0])
+        shared = [
+            f"{i}, {j}" for i in range(3) for j in range(3) if i != j and aliases(results[i], results[j])
+        ]
+        shared += [f"input {i}" for i in range(3) if aliases(results[i], inputs[i])]
+        changed = [f"{i} changed" for i in range(3) if not torch.equal(results[i], kept[i])]
+        return shared + changed
+
+    assert coordinator_run(body, world_size=world_size) == [[]] * world_size
