@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from pytest_vdist.options import REFERENCE_VARIABLES, TABLE, Row, options_of
@@ -16,11 +14,7 @@ GIVEN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in os.environ:
-        if variable.startswith("VDIST_"):
-            monkeypatch.delenv(variable)
+pytestmark = pytest.mark.usefixtures("plain_sessions")
 
 
 def usage_error(pytester: pytest.Pytester, *arguments: str) -> str:

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.usefixtures("plain_sessions")
+
+
+def vdist_lines(result: pytest.RunResult) -> list[str]:
+    return [line.removeprefix("vdist: ") for line in result.outlines if line.startswith("vdist: ")]
+
+
+def test_an_unused_plugin_prints_nothing(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_nothing(): pass")
+    result = pytester.runpytest()
+    assert vdist_lines(result) == []
+    result.assert_outcomes(passed=1)
+
+
+def test_an_unused_plugin_imports_none_of_the_heavy_libraries(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_nothing():
+            heavy = {"torch", "hypothesis", "multiprocess", "numpy", "cloudpickle", "xdist.dsession"}
+            assert "pytest_vdist.plugin" in sys.modules
+            assert heavy & set(sys.modules) == set()
+        """
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_the_header_names_all_that_decides_what_is_tested(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest("--vdist-backend=cpu")
+    assert vdist_lines(result) == [
+        f"device cpu (gloo of torch {torch.__version__}) [command line]",
+        f"torch {torch.__version__}",
+        "implementation reference",
+        "subgroups by new_group",
+        "compile eager",
+        "world sizes 1, 2, 3, 4",
+        "deadline of a run 60 s",
+    ]
+
+
+def test_the_header_says_where_each_value_comes_from(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]\nvdist_timeout = 7.5")
+    monkeypatch.setenv("VDIST_WORLD_SIZES", "2")
+    lines = vdist_lines(pytester.runpytest("--vdist-backend=cpu"))
+    assert lines[0].endswith(" [command line]")
+    assert lines[-2:] == [
+        "world sizes 2 [VDIST_WORLD_SIZES in the environment]",
+        "deadline of a run 7.5 s [ini file tox.ini]",
+    ]
+
+
+def test_the_header_says_which_world_sizes_are_left_out_on_which_device(
+    pytester: pytest.Pytester, twodev: None
+) -> None:
+    lines = vdist_lines(pytester.runpytest("--vdist-backend=cpu,twodev"))
+    assert lines[0] == f"device cpu (gloo of torch {torch.__version__}), twodev (twolib 7) [command line]"
+    assert "world sizes on cpu 1, 2, 3, 4" in lines
+    assert "world sizes on twodev 1, 2; left out for lack of devices: 3, 4" in lines
