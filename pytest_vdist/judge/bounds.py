@@ -25,7 +25,7 @@ ACCUMULATORS: dict[str, torch.dtype | None] = {
 _EVALUATION = 1.0 + math.ldexp(1.0, -48)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SumBound:
     """The exact sum of every element, and the largest distance (fp64) at which a result is right."""
 

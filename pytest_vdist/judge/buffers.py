@@ -69,7 +69,7 @@ dimensions swapped; permuted is dense with dimension 1 the fastest, as in channe
 takes every second element; expanded has stride 0 in dimension 0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GuardedTensor:
     """A view with known values inside a poisoned buffer.
 

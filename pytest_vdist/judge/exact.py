@@ -8,10 +8,10 @@ from fractions import Fraction
 
 import torch
 
-from .formats import IntegerFormat, dtype_name, float_format_of, format_of, integer_of_size
+from .formats import IntegerFormat, dtype_name, float_format_of, format_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExactSum:
     """The real number `high + low` for every element, in two fp64 tensors with |low| <= ulp(high) / 2.
 
@@ -93,19 +93,7 @@ def _integer_total(addends: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack([each.detach().cpu() for each in addends]).any(dim=0)
     total = torch.zeros(addends[0].shape, dtype=torch.int64)
     for each in addends:
-        # int64 wraps modulo 2^64, of which 2^bits is a divisor; uint64 enters by its bits.
+        # int64 wraps modulo 2^64, which keeps the low bits right; uint64 enters and leaves by its bits.
         plain = each.detach().cpu()
         total += plain.view(torch.int64) if dtype == torch.uint64 else plain.to(torch.int64)
-    return _low_bits(total, dtype)
-
-
-def _low_bits(total: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Keep as many low bits as `dtype` has; a conversion that overflows is not defined by C++."""
-    integer = integer_of_size(dtype.itemsize)
-    if dtype.itemsize == 8:
-        return total.view(dtype)
-    span = 1 << (8 * dtype.itemsize)
-    wrapped = total & (span - 1)
-    if integer != torch.uint8:
-        wrapped = torch.where(wrapped >= span // 2, wrapped - span, wrapped)
-    return wrapped.to(integer).view(dtype)
+    return total.view(dtype) if dtype.itemsize == 8 else total.to(dtype)

@@ -15,10 +15,9 @@ from .hashing import BLOCK, hash_key, hash_words, high_bits, related_words
 
 BlockValues = Callable[[int, int], torch.Tensor]
 
-# Exponents above that of 1 that class A spreads over, as a power of two.
-_SCALE_BITS = 2
-_SCALES = 1 << _SCALE_BITS
-# Ranks that share the budget of one element keep at least this much each, so that their parts differ.
+# By position, exact sums have this many exponents e, from -p up; all their magnitudes are normal numbers.
+_SCALES = 4
+# A rank's mean share of the budget of one element is at least this much, so that the ranks' shares differ.
 _SMALLEST_SHARE = 4
 # Four summed uniforms of 16 bits: standard deviation sqrt((65536^2 - 1) / 3), largest magnitude 2 sqrt(3).
 _FIELD_BITS = 16

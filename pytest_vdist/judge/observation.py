@@ -11,7 +11,7 @@ from .buffers import GuardedTensor, aliases
 from .formats import contiguous_copy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observation:
     """The output of one rank as a contiguous CPU tensor, with what only that rank can see.
 

@@ -86,9 +86,10 @@ def test_raw_bytes_resolve_conjugates_and_ignore_gradients() -> None:
         (torch.tensor([0x7FC00001], dtype=torch.int32).view(torch.float32), torch.tensor([math.nan]), False),
         (torch.tensor([1.0]), torch.tensor([[1.0]]), False),
         (torch.tensor([1.0]), torch.tensor([1.0]).to(torch.float64), False),
+        (torch.zeros(1), torch.zeros(1, dtype=torch.int32), False),
         (torch.arange(4)[::2], torch.tensor([0, 2]), True),
     ],
-    ids=["zeros", "nan", "nan payload", "shape", "dtype", "strides"],
+    ids=["zeros", "nan", "nan payload", "shape", "dtype", "dtype of the same size", "strides"],
 )
 def test_same_bits_looks_at_bits_and_shape_and_dtype(a: torch.Tensor, b: torch.Tensor, same: bool) -> None:
     assert same_bits(a, b) is same

@@ -50,6 +50,7 @@ def test_high_bits_are_never_negative() -> None:
 def test_keys_tell_numbers_of_any_size_apart(a: int, b: int) -> None:
     assert (hash_key("x", a) == hash_key("x", b)) == (a == b)
     assert hash_key("x", a) != hash_key("y", a)
+    assert (hash_key("x", a) == hash_key("x", -a)) == (a == 0)
     assert hash_key("x", a, b) != hash_key("x", b)
 
 
