@@ -13,7 +13,6 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-
 # torch 2.11 to 2.15 export the stores from torch.distributed at run time, but not to type checkers.
 TCPStore: Any = dist.TCPStore  # type: ignore[attr-defined]
 PrefixStore: Any = dist.PrefixStore  # type: ignore[attr-defined]

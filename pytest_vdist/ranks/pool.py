@@ -88,7 +88,7 @@ class RankPool:
         if world_size > self._device_count and not self._backend.shares_device:
             message = (
                 f"world_size={world_size} needs {world_size} devices of backend {self._backend.name!r}, "
-                f"this machine has {self._device_count}; ask for fewer ranks, or mark the test with vdist_world_size"
+                f"this machine has {self._device_count}; ask for fewer or use the marker vdist_world_size"
             )
             raise ValueError(message)
         if not (isinstance(timeout, int | float) and math.isfinite(timeout) and timeout > 0):

@@ -64,7 +64,7 @@ class Team:
         return [rank.pid for rank in self._ranks]
 
     def master_port(self, world: WorldSpec, *, new: bool) -> int:
-        """Return the port of the store for `env://`: one of its own for each world that torch doesn't make."""
+        """Return the port of the store for `env://`: its own for each world that torch doesn't make."""
         if world.process_group_backend is not None:
             return self._launcher.endpoint()[1]
         if new or self._store is None:

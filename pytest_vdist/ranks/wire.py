@@ -53,8 +53,8 @@ def dump_result(value: Any) -> bytes:
         return _dumps(value)
     except Exception as error:
         message = (
-            f"the function returned a {type(value).__qualname__} that can't be sent to the controller ({error}); "
-            "return tensors, numbers, strings or containers of them"
+            f"the function returned a {type(value).__qualname__} that can't be sent to the controller "
+            f"({error}); return tensors, numbers, strings or containers of them"
         )
         raise CannotTravelError(message) from error
 
@@ -91,7 +91,8 @@ def _dumps(value: Any) -> bytes:
 def _reduce_tensor(tensor: torch.Tensor) -> tuple[Callable[..., torch.Tensor], tuple[Any, ...]]:
     on_device = tensor.device.type not in {"cpu", "meta"}
     values = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    data = pickle.PickleBuffer(memoryview(values.reshape(-1).view(torch.uint8).numpy()))
+    bytes_of_values: Any = values.reshape(-1).view(torch.uint8).numpy()
+    data = pickle.PickleBuffer(bytes_of_values)
     return _rebuild_tensor, (
         data,
         values.dtype,

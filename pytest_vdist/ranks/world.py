@@ -97,7 +97,7 @@ class World:
         self._known_groups = {id(group) for group in _compat.live_process_groups()}
 
     def _announce(self, master_port: int) -> None:
-        """Set what `env://` reads. As under torchrun, the store stands already, and each attempt has its own."""
+        """Set what `env://` reads. As under torchrun the store stands already, one for each attempt."""
         os.environ.update(
             {
                 "MASTER_ADDR": self._rendezvous.host,
