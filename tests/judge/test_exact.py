@@ -68,3 +68,9 @@ def test_the_total_of_bools_is_their_or() -> None:
 def test_a_float_total_that_must_round_is_refused_with_a_way_out() -> None:
     with pytest.raises(ValueError, match=r"not representable in bfloat16.*exact_sum_input.*assert_bounded"):
         exact_total([torch.tensor([256.0], dtype=torch.bfloat16), torch.tensor([1.0], dtype=torch.bfloat16)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=dtype_name)
+def test_a_float_total_that_fp64_rounds_away_is_refused_too(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"not representable in {dtype_name(dtype)}"):
+        exact_total([torch.tensor([1.0], dtype=dtype), torch.tensor([2.0**-60], dtype=dtype)])
