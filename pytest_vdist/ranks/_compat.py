@@ -6,11 +6,12 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
+from cloudpickle import cloudpickle as cloudpickle_module
 from torch.distributed import distributed_c10d
 
 # torch 2.11 to 2.15 export the stores from torch.distributed at run time, but not to type checkers.
@@ -57,6 +58,35 @@ def hidden_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def quick_submodule_search() -> Iterator[None]:
+    """Let cloudpickle find the submodules that a function names by looking them up.
+
+    cloudpickle 3.0 to 3.1 goes through all of `sys.modules` for each package that the function mentions: 1 ms
+    for a function that mentions torch, more than the rest of a run.
+    """
+    original = cloudpickle_module._find_imported_submodules
+    cloudpickle_module._find_imported_submodules = _imported_submodules
+    try:
+        yield
+    finally:
+        cloudpickle_module._find_imported_submodules = original
+
+
+def _imported_submodules(code: types.CodeType, dependencies: Iterable[object]) -> list[types.ModuleType]:
+    """Return the imported submodules of these packages whose path consists of names that `code` uses."""
+    packages = [x.__name__ for x in dependencies if isinstance(x, types.ModuleType) and x.__package__]
+    found: dict[str, types.ModuleType] = {}
+    while packages:
+        prefix = packages.pop()
+        for name in code.co_names:
+            path = f"{prefix}.{name}"
+            if path in sys.modules and path not in found:
+                found[path] = sys.modules[path]
+                packages.append(path)
+    return list(found.values())
 
 
 def environment_snapshot() -> dict[bytes, bytes]:

@@ -72,10 +72,15 @@ class RanksUnavailableError(DistributedRunError):
 
 
 def failure_of(statuses: Sequence[RankStatus], timeout: float) -> DistributedRunError:
-    """Return the exception for a run in which not every rank returned. The first failure in time decides."""
+    """Return the exception for a run in which not every rank returned.
+
+    A death decides before any exception: peers often raise "connection closed" before anybody can learn of
+    the death, while an exception leaves its process and connections alive. Then the first in time decides.
+    """
     failed = sorted((s for s in statuses if s.state in {State.RAISED, State.DIED}), key=lambda s: s.monotonic)
-    if failed and failed[0].state is State.DIED:
-        first = failed[0]
+    dead = [s for s in failed if s.state is State.DIED]
+    if dead:
+        first = dead[0]
         return RankDiedError(f"rank {first.rank} of {len(statuses)} died: {first.reason}", statuses)
     if failed:
         return RanksFailedError(_raised_headline(failed, len(statuses)), statuses)

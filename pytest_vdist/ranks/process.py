@@ -17,6 +17,7 @@ from pytest_vdist.ranks import _compat, failures, stacks, wire, worker
 from pytest_vdist.ranks.ledger import LEDGER_BYTES, LedgerEntry, read_entry
 from pytest_vdist.ranks.messages import Reply
 
+_EXIT_PATIENCE = 1.0
 _STACKS_PATIENCE = 0.5
 _STACKS_QUIET = 0.05
 _OUTPUT_KEPT = 1 << 20
@@ -66,7 +67,8 @@ class RankProcess:
         return bool(select.select([self.sentinel], [], [], 0)[0])
 
     def exit_text(self) -> str:
-        """Say how the process ended."""
+        """Say how the process ended. Its pipes close a moment before its exit code is there."""
+        self._process.join(_EXIT_PATIENCE)
         return failures.exit_text(self._process.exitcode)
 
     def receive(self) -> Reply | None:

@@ -84,7 +84,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 def _dumps(value: Any) -> bytes:
     buffer = io.BytesIO()
-    _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    with _compat.quick_submodule_search():
+        _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
     return buffer.getvalue()
 
 

@@ -15,7 +15,9 @@ class OwnWarning(UserWarning):
     pass
 
 
-def test_output_is_labelled_by_rank(distributed_run: DistributedRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_is_labelled_by_rank(
+    distributed_run: DistributedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     def body() -> None:
         print(f"out {current_rank().rank}\nsecond line")
         print("problem", file=sys.stderr)

@@ -186,7 +186,9 @@ def test_ranks_start_from_the_same_seed(distributed_run: DistributedRun) -> None
 def test_something_that_cannot_travel_is_named_before_anything_runs(distributed_run: DistributedRun) -> None:
     lock = threading.Lock()
 
-    with pytest.raises(CannotTravelError, match=r"can't be sent to the ranks: its variable 'lock', a _thread\.lock"):
+    with pytest.raises(
+        CannotTravelError, match=r"can't be sent to the ranks: its variable 'lock', a _thread\.lock"
+    ):
         distributed_run(lambda: lock)
     with pytest.raises(CannotTravelError, match=r"argument 0, a _thread\.lock, can't be pickled"):
         distributed_run(lambda x: x, lock)

@@ -1,0 +1,103 @@
+"""Nothing is left behind, however the controller ends."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+HUNG = """
+import os, threading
+import torch.distributed as dist
+
+def hang():
+    dist.barrier()
+    with open(os.environ["READY"], "w") as ready:
+        ready.write(f"{os.getpid()} {os.getppid()}\\n")
+    threading.Event().wait()
+
+def test_hung(distributed_run):
+    distributed_run(hang, world_size=2, timeout=100)
+"""
+
+PASSING = """
+def test_passing(distributed_run):
+    distributed_run(lambda: None, world_size=2)
+"""
+
+
+@contextmanager
+def _controller_with_hung_ranks(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
+    """Start a pytest whose two ranks hang; give it, and the processes that it has started."""
+    (tmp_path / "test_hung.py").write_text(HUNG)
+    fifo = tmp_path / "ready"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_hung.py"]
+    environment = {**os.environ, "READY": str(fifo)}
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process, _announced(reader, 2)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+
+
+def _announced(reader: int, count: int) -> list[int]:
+    text = ""
+    while text.count("\n") < count:
+        assert select.select([reader], [], [], 60)[0], "the ranks did not start"
+        text += os.read(reader, 1000).decode()
+    return sorted({int(pid) for pid in text.split()})
+
+
+def _wait_for_end(pid: int) -> bool:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], 5)[0])
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_no_process_survives_a_controller_that_is_ended(tmp_path: Path, how: signal.Signals) -> None:
+    shared_memory_before = set(os.listdir("/dev/shm"))
+    with _controller_with_hung_ranks(tmp_path) as (controller, started):
+        assert len(started) == 3  # two ranks and their fork server
+        controller.send_signal(how)
+
+        assert controller.wait(10) != 0
+        assert [pid for pid in started if not _wait_for_end(pid)] == []
+    assert set(os.listdir("/dev/shm")) <= shared_memory_before
+
+
+def test_a_passing_session_leaves_no_files(tmp_path: Path) -> None:
+    (tmp_path / "test_passing.py").write_text(PASSING)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    shared_memory_before = set(os.listdir("/dev/shm"))
+
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_passing.py"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+    assert [str(path) for path in temporary.rglob("*")] == []
+    assert set(os.listdir("/dev/shm")) <= shared_memory_before

@@ -1,0 +1,40 @@
+"""What travels by value, and what a body needs at the other end."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import types
+
+import pytest
+import torch
+import torch.distributed as dist
+from cloudpickle import cloudpickle as cloudpickle_module
+
+from pytest_vdist.ranks import _compat
+
+
+def _uses_submodules() -> object:
+    return concurrent.futures.ThreadPoolExecutor, dist.get_rank, torch.nn.functional.relu
+
+
+def _uses_none() -> int:
+    return len([torch])
+
+
+@pytest.mark.parametrize("function", [_uses_submodules, _uses_none], ids=["submodules", "none"])
+def test_the_quick_search_finds_the_submodules_that_cloudpickle_finds(function: types.FunctionType) -> None:
+    dependencies = [concurrent, dist, torch, 3]
+    wanted = cloudpickle_module._find_imported_submodules(function.__code__, dependencies)
+
+    found = _compat._imported_submodules(function.__code__, dependencies)
+
+    assert {module.__name__ for module in found} == {module.__name__ for module in wanted}
+
+
+def test_cloudpickle_is_left_as_it_was() -> None:
+    before = cloudpickle_module._find_imported_submodules
+
+    with _compat.quick_submodule_search():
+        assert cloudpickle_module._find_imported_submodules is not before
+
+    assert cloudpickle_module._find_imported_submodules is before
