@@ -65,7 +65,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     return suite_items.make_module(module_path, parent)
 
 
-# First, so that the modes stand at the front of a test's id.
+# First, so that the modes stand at the front of a test's id, also before what a conftest adds.
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     of_suites = suite_items.is_suite_path(metafunc.definition.path)
@@ -74,7 +74,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     modes.parametrize(metafunc, always_by_backend=of_suites)
 
 
-@pytest.hookimpl(tryfirst=True)
+# Last, so that it sees only what -k, -m and --deselect have left.
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not suite_items.is_xdist_worker(config):
         paths = (item.path for item in items)

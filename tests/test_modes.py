@@ -47,6 +47,12 @@ def test_modes_stand_at_the_front_of_the_id_in_a_fixed_order(pytester: pytest.Py
     pytester.runpytest("--vdist-world-sizes=2").assert_outcomes(passed=1)
 
 
+def test_modes_stand_before_parameters_that_a_conftest_adds(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("def pytest_generate_tests(metafunc): metafunc.parametrize('seed', [9])")
+    pytester.makepyfile("def test_seeded(seed, world_size): ...")
+    assert collected(pytester, "--vdist-world-sizes=2") == ["test_seeded[cpu-2-9]"]
+
+
 def test_a_test_runs_for_each_combination_of_the_modes_that_it_names(
     pytester: pytest.Pytester, twodev: None
 ) -> None:

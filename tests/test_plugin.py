@@ -18,12 +18,14 @@ def usage_error(pytester: pytest.Pytester, *arguments: str) -> str:
 def test_a_device_that_is_not_there_is_a_usage_error_before_any_test(
     pytester: pytest.Pytester, arguments: tuple[str, ...]
 ) -> None:
-    pytester.makepyfile("def test_nothing(): open('ran', 'w')")
+    pytester.makeconftest("def pytest_sessionstart(): open('started', 'w').close()")
+    pytester.makepyfile("def test_nothing(): open('ran', 'w').close()")
     text = usage_error(pytester, "--vdist-backend=xpu", *arguments)
     assert text.startswith(
         "ERROR: backend 'xpu' has no device on this machine, got 'xpu' from the command line; "
         "looked for devices by torch.xpu.device_count(), found 0, and "
     )
+    assert not (pytester.path / "started").exists()
     assert not (pytester.path / "ran").exists()
 
 

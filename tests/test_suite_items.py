@@ -151,6 +151,8 @@ def test_suites_without_a_device_reached_from_a_folder_above_are_a_usage_error(w
     result = wheel.run(target=(str(wheel.path),))
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
     file = wheel.suite / "collectives" / "test_sample.py"
+    deselected = wheel.run("-k", "not suites", target=(str(wheel.path),))
+    assert deselected.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
     assert f"ERROR: the suites test a device, got none for {file}; name the device" in result.stderr
 
 
