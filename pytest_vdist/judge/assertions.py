@@ -142,7 +142,8 @@ def _memory_findings(observation: Observation, in_place: bool, may_alias: bool) 
         findings.append("memory outside the input tensor was written")
     if not in_place and not observation.input_intact:
         findings.append("the input was changed")
-    if in_place and observation.shape is not None and not observation.aliases_input:
+    has_elements = observation.value is not None and observation.value.numel() > 0
+    if in_place and has_elements and not observation.aliases_input:
         findings.append("the output is not the input, though the operation is in place")
     if observation.aliases_input and not in_place and not may_alias:
         findings.append("the output shares memory with the input")

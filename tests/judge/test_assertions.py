@@ -14,6 +14,7 @@ from pytest_vdist.judge import (
     assert_same_on_all_ranks,
     bounded_input,
     describe_call,
+    guard,
     observe,
     scattered,
 )
@@ -110,6 +111,11 @@ def test_an_operation_in_place_changes_its_input_and_gives_it_back() -> None:
     assert text.endswith("rank 0: the output is not the input, though the operation is in place")
 
 
+def test_an_empty_output_in_place_shares_no_memory_to_be_missed() -> None:
+    guarded = guard(torch.zeros(0, 3), "contiguous")
+    assert_exact([observe(guarded.tensor, [guarded])], [torch.zeros(0, 3)], call=CALL, in_place=True)
+
+
 def test_a_group_of_one_rank_may_give_its_input_back_unchanged() -> None:
     given_back = replace(GOOD, aliases_input=True)
     assert_exact([given_back], [WANT], call=CALL, may_alias=True)
@@ -146,6 +152,13 @@ def test_a_sum_out_of_bounds_fails_with_its_ratio() -> None:
         AssertionError, match=r"ranks 1, 3, index .* within .* times the bound; \d+ of 200 elements"
     ):
         assert_bounded([observe(SUM), rough, observe(SUM), rough], INPUTS, accumulate="fp32", call=CALL)
+
+
+def test_fewer_declared_additions_make_the_bound_tighter() -> None:
+    ring = [observe(in_order(INPUTS, BF16))] * 4
+    assert assert_bounded(ring, INPUTS, accumulate="native", call=CALL) < assert_bounded(
+        ring, INPUTS, accumulate="native", call=CALL, additions=2
+    )
 
 
 def test_the_parts_of_a_reduce_scatter_are_bounded_by_their_own_addends() -> None:
