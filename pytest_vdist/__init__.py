@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         RanksUnavailableError,
     )
     from pytest_vdist.ranks.wire import CannotTravelError
+    from pytest_vdist.ranks.world import coordinator
 
 _HOMES = {
     "Availability": "backends.base",
@@ -40,6 +41,7 @@ _HOMES = {
     "RanksFailedError": "ranks.failures",
     "RanksHungError": "ranks.failures",
     "RanksUnavailableError": "ranks.failures",
+    "coordinator": "ranks.world",
     "current_rank": "ranks.context",
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "RanksFailedError",
     "RanksHungError",
     "RanksUnavailableError",
+    "coordinator",
     "current_rank",
 ]
 

@@ -166,9 +166,19 @@ def current_world() -> World:
     return _current
 
 
+def coordinator(group_ranks: list[list[int]]) -> Coordinator:
+    """Return this rank's coordinator for further groups, in a function that `coordinator_run` runs.
+
+    `group_ranks` names every rank once. Every rank calls it with the same lists, and with several lists in
+    the same order. It is made once and kept for later runs, so it must not be destroyed. Raises RuntimeError
+    outside such a function.
+    """
+    return current_world().coordinator(group_ranks)
+
+
 def call_with_coordinator(
     function: Callable[..., Any], group_ranks: list[list[int]] | None, *args: Any, **kwargs: Any
 ) -> Any:
     """Call `function(coordinator, *args, **kwargs)` in a rank; no `group_ranks`: one group of all ranks."""
-    world = current_world()
-    return function(world.coordinator(group_ranks or [list(range(world.size))]), *args, **kwargs)
+    everyone = [list(range(current_world().size))]
+    return function(coordinator(group_ranks or everyone), *args, **kwargs)
