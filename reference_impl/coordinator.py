@@ -74,8 +74,10 @@ class GroupCoordinator:
         self._cpu = OrderedGroup(self._subgroups.cpu_group, self.ranks)
         self._device_group = OrderedGroup(self._subgroups.device_group, self.ranks)
         self._tensor_dicts = TensorDictChannel(self._cpu, self._device_group, self.device)
-        self._communicator = self._make_communicator() if use_device_communicator else None
+        self._communicator: Communicator | None = None
         names.register(self)
+        if use_device_communicator:
+            self._communicator = self._make_communicator()
 
     # ---- membership ----
 
@@ -407,13 +409,17 @@ class GroupCoordinator:
         cls = communicator_class(self.device.type)
         if self.world_size == 1:
             return SingleRankCommunicator(getattr(cls, "reduction_dtypes", REDUCTION_DTYPES))
-        return cls(
-            cpu_group=self.cpu_group,
-            device=self.device,
-            device_group=self.device_group,
-            unique_name=self.unique_name,
-            global_ranks=self.ranks,
-        )
+        try:
+            return cls(
+                cpu_group=self.cpu_group,
+                device=self.device,
+                device_group=self.device_group,
+                unique_name=self.unique_name,
+                global_ranks=self.ranks,
+            )
+        except BaseException:
+            self.destroy()
+            raise
 
     def _living(self) -> Subgroups:
         if self._subgroups is None:

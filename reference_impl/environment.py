@@ -63,7 +63,8 @@ def init_distributed_environment(  # noqa: PLR0917 - the order of arguments of v
         rank = _setting(rank, "RANK", "rank", distributed_init_method)
         _validate_rank(rank, world_size)
     device_type = resolve_device_type(device_type)
-    local_rank = local_rank if local_rank >= 0 else int(os.environ.get("LOCAL_RANK", rank))
+    if local_rank < 0:
+        local_rank = rank if "LOCAL_RANK" not in os.environ else _environment_number("LOCAL_RANK")
     select_device(local_device(device_type, local_rank))
     made_default_group = not dist.is_initialized()
     if made_default_group:
@@ -138,12 +139,16 @@ def _backend_for(device_type: str) -> str | None:
 def _setting(value: int, variable: str, argument: str, init_method: str) -> int:
     if value >= 0:
         return value
-    text = os.environ.get(variable)
-    if text is None:
+    if variable not in os.environ:
         raise ValueError(
             f"{argument}={value} with init method {init_method!r}, and the environment has no {variable}: "
             f"pass {argument}, or start with torchrun, which sets it"
         )
+    return _environment_number(variable)
+
+
+def _environment_number(variable: str) -> int:
+    text = os.environ[variable]
     if not text.isdecimal():
         raise ValueError(f"environment variable {variable}={text!r} is not a number of 0 or more")
     return int(text)
@@ -157,6 +162,8 @@ def _validate_rank(rank: int, world_size: int) -> None:
 
 
 def _require_same_world(world_size: int, rank: int, situation: str, way_out: str) -> None:
+    if not dist.is_initialized():
+        raise RuntimeError(f"{situation}, but its default process group is gone: call {way_out} first")
     actual_size, actual_rank = dist.get_world_size(), dist.get_rank()
     if world_size not in (-1, actual_size) or rank not in (-1, actual_rank):
         raise RuntimeError(

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
-import torch.distributed as dist
 
 from .objects import dump, header
 from .ordered_group import OrderedGroup
 
 
+class Work(Protocol):
+    """What torch.distributed returns for an operation that it has started."""
+
+    def wait(self) -> object: ...
+    def is_completed(self) -> bool: ...
+
+
 class Handle:
     """One message in flight, with the buffers that it reads or fills."""
 
-    def __init__(self, works: Sequence[dist.Work], buffers: Sequence[torch.Tensor]) -> None:
+    def __init__(self, works: Sequence[Work], buffers: Sequence[torch.Tensor]) -> None:
         self._works = list(works)
         self._buffers = list(buffers)
         self._error: Exception | None = None

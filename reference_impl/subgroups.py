@@ -25,8 +25,10 @@ class Subgroups:
     cpu_group: dist.ProcessGroup
 
     def destroy(self) -> None:
-        dist.destroy_process_group(self.device_group)
-        dist.destroy_process_group(self.cpu_group)
+        """Destroy both, unless they went with the default process group."""
+        if dist.is_initialized():
+            dist.destroy_process_group(self.device_group)
+            dist.destroy_process_group(self.cpu_group)
 
 
 def validate_group_ranks(group_ranks: Sequence[Sequence[int]], world_size: int) -> None:

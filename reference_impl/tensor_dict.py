@@ -45,7 +45,7 @@ class TensorMetadata:
 
 @dataclass(frozen=True)
 class Slicing:
-    """Which tensors are sent as slices: those that divide by the group's size.
+    """Which tensors on the group's device are sent as slices: those that divide by the size of `group`.
 
     `overrides` says otherwise by top-level key.
     """
@@ -90,7 +90,8 @@ def split(
         if not isinstance(value, torch.Tensor):
             return value
         _require_on_group_device(value, top_key, device_type)
-        metadata = slicing.metadata(top_key, value, on_cpu=value.device.type == "cpu")
+        own = slicing if value.device.type == device_type else Slicing()
+        metadata = own.metadata(top_key, value, on_cpu=value.device.type == "cpu")
         tensors.append((metadata, value))
         return metadata
 
