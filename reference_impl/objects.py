@@ -40,7 +40,8 @@ def load(data: torch.Tensor) -> Any:
 
 
 def header(data: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([data.numel()], dtype=torch.int64)
+    """Make the message that goes before `data`, on the CPU whatever torch's default device is."""
+    return torch.tensor([data.numel()], dtype=torch.int64, device="cpu")
 
 
 def broadcast_object(group: OrderedGroup, obj: Any, src: int) -> Any:
@@ -49,9 +50,9 @@ def broadcast_object(group: OrderedGroup, obj: Any, src: int) -> Any:
     Raises TypeError, on all ranks, if it does not pickle.
     """
     if group.rank_in_group != src:
-        size = torch.empty(1, dtype=torch.int64)
+        size = torch.empty(1, dtype=torch.int64, device="cpu")
         group.broadcast_(size, src)
-        data = torch.empty(int(size), dtype=torch.uint8)
+        data = torch.empty(int(size), dtype=torch.uint8, device="cpu")
         group.broadcast_(data, src)
         return load(data)
     try:
@@ -72,9 +73,9 @@ def send_object(group: OrderedGroup, obj: Any, dst: int) -> None:
 
 def recv_object(group: OrderedGroup, src: int) -> Any:
     """Wait for an object from `src`."""
-    size = torch.empty(1, dtype=torch.int64)
+    size = torch.empty(1, dtype=torch.int64, device="cpu")
     group.recv_(size, src)
-    data = torch.empty(int(size), dtype=torch.uint8)
+    data = torch.empty(int(size), dtype=torch.uint8, device="cpu")
     group.recv_(data, src)
     return load(data)
 
