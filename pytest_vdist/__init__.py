@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_vdist.fixtures import CoordinatorRun, DistributedRun
     from pytest_vdist.implementations.protocol import Capabilities, Coordinator, Implementation, InitSettings
     from pytest_vdist.implementations.spec import ImplementationSpec
-    from pytest_vdist.ranks.context import RankContext, current_rank
+    from pytest_vdist.ranks.context import RankContext, current_rank, init_settings, process_group_backend
     from pytest_vdist.ranks.failures import (
         DistributedRunError,
         RankDiedError,
@@ -43,6 +43,8 @@ _HOMES = {
     "RanksUnavailableError": "ranks.failures",
     "coordinator": "ranks.world",
     "current_rank": "ranks.context",
+    "init_settings": "ranks.context",
+    "process_group_backend": "ranks.context",
 }
 
 __all__ = [
@@ -64,6 +66,8 @@ __all__ = [
     "RanksUnavailableError",
     "coordinator",
     "current_rank",
+    "init_settings",
+    "process_group_backend",
 ]
 
 

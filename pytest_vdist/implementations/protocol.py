@@ -60,7 +60,10 @@ TensorDict = dict[str, Any]
 
 
 class Coordinator(Protocol):
-    """One rank's view of one group. All `src`, `dst` are ranks within the group."""
+    """One rank's view of one group. All `src`, `dst` are ranks within the group.
+
+    `rank`, `ranks` and the four neighbours are global ranks; `next_rank` and `prev_rank` wrap around.
+    """
 
     rank: int
     ranks: list[int]
@@ -69,6 +72,14 @@ class Coordinator(Protocol):
     device: torch.device
     unique_name: str
 
+    @property
+    def first_rank(self) -> int: ...
+    @property
+    def last_rank(self) -> int: ...
+    @property
+    def next_rank(self) -> int: ...
+    @property
+    def prev_rank(self) -> int: ...
     def all_reduce(self, input_: torch.Tensor) -> torch.Tensor: ...
     def all_gather(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor: ...
     def all_gatherv(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from cloudpickle import cloudpickle as cloudpickle_module
 from torch.distributed import distributed_c10d
@@ -37,6 +38,16 @@ def sequence_number(group: dist.ProcessGroup) -> int:
         return int(group._get_sequence_number_for_group())  # type: ignore[attr-defined]
     except RuntimeError:  # the backend does not implement it
         return 0
+
+
+def concrete_backend(group: dist.ProcessGroup, device: torch.device) -> str:
+    """Return class and name of the object that moves tensors of `device` in `group`: `ProcessGroupGloo gloo`.
+
+    torch 2.11 to 2.15: `ProcessGroup._get_backend`. `dist.get_backend` tells what was asked for, and
+    "undefined" where nothing was. Raises RuntimeError where the group has no backend for the device.
+    """
+    backend: Any = group._get_backend(device)
+    return f"{type(backend).__name__} {backend.name()}"
 
 
 def group_label(group: dist.ProcessGroup) -> str:

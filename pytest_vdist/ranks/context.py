@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    import torch.distributed as dist
+
+    from pytest_vdist.implementations.protocol import InitSettings
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,34 @@ def current_rank() -> RankContext:
         )
         raise RuntimeError(message)
     return _current
+
+
+def init_settings(init_method: str) -> InitSettings:
+    """Return the settings with which an implementation makes a world of all ranks of this run.
+
+    `init_method` is where they meet, new for each world: `file://` and a path that does not exist yet.
+    """
+    from pytest_vdist.implementations.protocol import InitSettings  # noqa: PLC0415 - only worlds of a test's own
+
+    here = current_rank()
+    return InitSettings(here.rank, here.world_size, here.local_rank, here.device.type, init_method)
+
+
+def process_group_backend(group: dist.ProcessGroup | None = None) -> str:
+    """Return class and name of the backend that moves tensors of this rank's device in the group.
+
+    None stands for the default process group. Raises ValueError where there is none, and RuntimeError where
+    the group has no backend for the device.
+    """
+    import torch.distributed as dist  # noqa: PLC0415 - an unused plugin must not import torch
+
+    from pytest_vdist.ranks._compat import concrete_backend  # noqa: PLC0415 - imports torch
+
+    chosen = group if group is not None else dist.group.WORLD
+    if chosen is None:
+        message = "there is no default process group in this rank: initialise it, or pass a group"
+        raise ValueError(message)
+    return concrete_backend(chosen, current_rank().device)
 
 
 def set_current_rank(context: RankContext | None) -> None:
