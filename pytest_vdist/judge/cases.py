@@ -6,14 +6,15 @@ A suite test makes a list of cases, has them performed in one dispatch, and judg
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 
 from . import oracle
 from .assertions import assert_bounded, assert_exact, assert_same_on_all_ranks, describe_call
-from .buffers import fit_values, guard
+from .buffers import GuardedTensor, aliases, fit_values, guard
+from .formats import contiguous_copy, same_bits
 from .inputs import bounded_input, exact_sum_input, movement_input, one_hot_input
 from .observation import Observation, observe
 
@@ -25,6 +26,7 @@ _RAGGED = frozenset({"all_gatherv"})
 class Group(Protocol):
     """What a case needs of a coordinator, besides the operation itself."""
 
+    rank: int
     rank_in_group: int
     world_size: int
     device: torch.device
@@ -49,14 +51,15 @@ class Case:
 
     `values` names the inputs: "exact" and "bounded" for sums, "movement" for bit patterns, or the rank in the
     group, as text, that alone is not zero (see `one_hot_input`). `arguments` are those after the tensor. For
-    all_gatherv with sizes, dimension `dim` of `shape` is each rank's own size.
+    all_gatherv with sizes, dimension `dim` of `shape` is each rank's own size. A tuple as `layout` deals its
+    layouts out to the ranks in turn; sums stay exact if either all of them or none is "expanded".
     """
 
     operation: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    layout: str = "contiguous"
+    layout: str | tuple[str, ...] = "contiguous"
     values: str = "exact"
     seed: int = 0
 
@@ -74,10 +77,17 @@ class Case:
             made = one_hot_input(
                 shape, self.dtype, rank=rank, world_size=world_size, seed=self.seed, hot_rank=hot
             )
-        return fit_values(made, self.layout)
+        return fit_values(made, self.layout_at(rank))
 
     def inputs(self, world_size: int) -> list[torch.Tensor]:
         return [self.input(rank, world_size) for rank in range(world_size)]
+
+    def layout_at(self, rank: int) -> str:
+        return self.layout if isinstance(self.layout, str) else self.layout[rank % len(self.layout)]
+
+    def with_other_values(self, number: int) -> Case:
+        """Return the same call with other data, by number; 0 stands for the case itself."""
+        return replace(self, seed=self.seed + number)
 
     def expected(self, world_size: int) -> Sequence[torch.Tensor | None]:
         """Return the oracle's results, by rank in the group."""
@@ -105,13 +115,8 @@ class Case:
 
 def perform(group: Group, case: Case) -> Observation:
     """Make this rank's call, in a rank. An exception gets the case as a note."""
-    guarded = guard(case.input(group.rank_in_group, group.world_size), case.layout, group.device)
-    try:
-        output = getattr(group, case.operation)(guarded.tensor, **case.arguments)
-    except Exception as error:
-        error.add_note(f"raised by {case}")
-        raise
-    return observe(output, [guarded])
+    guarded = _guarded_input(group, case)
+    return observe(_call(group, case, guarded.tensor), [guarded])
 
 
 def perform_all(group: Group, cases: Sequence[Case]) -> list[Observation]:
@@ -119,12 +124,48 @@ def perform_all(group: Group, cases: Sequence[Case]) -> list[Observation]:
     return [perform(group, case) for case in cases]
 
 
+def perform_in_own_group(
+    group: Group, cases_by_group: Sequence[Sequence[Case]], group_ranks: Sequence[Sequence[int]]
+) -> list[Observation]:
+    """Perform the cases of this rank's group, in a rank."""
+    own = next(cases for cases, ranks in zip(cases_by_group, group_ranks, strict=True) if group.rank in ranks)
+    return perform_all(group, own)
+
+
+def shared_memory(group: Group, cases: Sequence[Case]) -> list[str]:
+    """Perform the cases twice and keep all results, in a rank. Say what shares memory or changed later.
+
+    Allowed is a result that shares memory with its own input where the operation is in place or the group
+    has one rank.
+    """
+    calls = [case.with_other_values(turn) for turn in (0, 1) for case in cases]
+    inputs = [_guarded_input(group, case) for case in calls]
+    results: dict[int, torch.Tensor] = {}
+    copies: dict[int, torch.Tensor] = {}
+    for number, (case, guarded) in enumerate(zip(calls, inputs, strict=True)):
+        result = _call(group, case, guarded.tensor)
+        if result is not None:
+            results[number], copies[number] = result, contiguous_copy(result)
+    findings = []
+    for number, result in results.items():
+        case = calls[number]
+        partners = {f"the result of call {i}": results[i] for i in results if i < number}
+        partners |= {f"the input of call {i}": inputs[i].tensor for i in range(len(calls))}
+        if case.operation in _IN_PLACE or group.world_size == 1:
+            del partners[f"the input of call {number}"]
+        found = [f"shares memory with {name}" for name, other in partners.items() if aliases(result, other)]
+        if not same_bits(result, copies[number]):
+            found.append("was changed by a later call")
+        findings += [f"the result of call {number}, {case}, {each}" for each in found]
+    return findings
+
+
 def judge(case: Case, observations: Sequence[Observation], *, accumulate: str = "native") -> float:
     """Assert that one group's observations, by rank in the group, are those of a right implementation.
 
-    `accumulate` is the declared accumulator, for "bounded" values. Results must be identical on all ranks where
-    all ranks get the same. Returns the margin: the largest error / bound, 0.0 where equality is demanded.
-    A group of one rank may return its input. Raises AssertionError that names the call, rank and element.
+    `accumulate` is the declared accumulator, for "bounded" values. Results must be identical on all ranks
+    where all ranks get the same. A group of one rank may return its input. Returns the margin: the largest
+    error / bound, 0.0 where equality is demanded. Raises AssertionError that names call, rank and element.
     """
     __tracebackhide__ = True
     alone = len(observations) == 1
@@ -155,19 +196,54 @@ def assert_cases(
 ) -> float:
     """Perform the cases on the ranks, in one dispatch, and judge each of them in each group.
 
+    Every call of every group has other data, so that stale memory or another group's data is no right result.
     `accumulate` maps names of dtypes to declared accumulators. Returns the largest margin.
     """
     __tracebackhide__ = True
-    if not cases:
-        raise ValueError("there is no case to judge: a test without a case would pass whatever happens")
-    by_rank = run(perform_all, list(cases), world_size=world_size, group_ranks=group_ranks)
+    _require(cases)
+    groups = group_ranks or [list(range(world_size))]
+    cases_by_group = [
+        [case.with_other_values(number * len(cases) + index) for index, case in enumerate(cases)]
+        for number in range(len(groups))
+    ]
+    by_rank = run(
+        perform_in_own_group, cases_by_group, groups, world_size=world_size, group_ranks=group_ranks
+    )
     margins = [0.0]
-    for group in group_ranks or [list(range(world_size))]:
-        for index, case in enumerate(cases):
+    for group, own_cases in zip(groups, cases_by_group, strict=True):
+        for index, case in enumerate(own_cases):
             observations = [by_rank[rank][index] for rank in group]
             declared = (accumulate or {}).get(str(case.dtype).removeprefix("torch."), "native")
             margins.append(judge(case, observations, accumulate=declared))
     return max(margins)
+
+
+def assert_results_stay_apart(run: Run, cases: Sequence[Case], *, world_size: int) -> None:
+    """Assert that no result shares memory with an input or another result, and that none changes later."""
+    __tracebackhide__ = True
+    _require(cases)
+    by_rank = run(shared_memory, list(cases), world_size=world_size)
+    findings = [f"rank {rank}: {finding}" for rank, found in enumerate(by_rank) for finding in found]
+    if findings:
+        raise AssertionError("\n".join(findings))
+
+
+def _require(cases: Sequence[Case]) -> None:
+    if not cases:
+        raise ValueError("there is no case to judge: a test without a case would pass whatever happens")
+
+
+def _guarded_input(group: Group, case: Case) -> GuardedTensor:
+    rank = group.rank_in_group
+    return guard(case.input(rank, group.world_size), case.layout_at(rank), group.device)
+
+
+def _call(group: Group, case: Case, tensor: torch.Tensor) -> Any:
+    try:
+        return getattr(group, case.operation)(tensor, **case.arguments)
+    except Exception as error:
+        error.add_note(f"raised by {case}")
+        raise
 
 
 def _judge_bounded(
