@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_vdist import Capabilities, Coordinator, CoordinatorRun
-from pytest_vdist.judge import LAYOUTS, aliases, layout_fits
-from pytest_vdist.judge.cases import Case, assert_cases
+from pytest_vdist import Capabilities, CoordinatorRun
+from pytest_vdist.judge import LAYOUTS, layout_fits
+from pytest_vdist.judge.cases import Case, assert_cases, assert_results_stay_apart
 
 SHAPES = [(), (0,), (1,), (2,), (3, 0), (7,), (127,), (4, 3), (2, 5, 3), (2, 3, 2, 5), (4099,), (262147,)]
 
@@ -72,24 +72,29 @@ def test_views_are_summed_as_their_copies(coordinator_run: CoordinatorRun, world
         for dtype in (torch.float32, torch.float16, torch.int64)
         if layout_fits(layout, shape)
     ]
+    cases += [Case("all_reduce", (4, 3), torch.float32, layout=("contiguous", "transposed", "strided"))]
     assert_cases(coordinator_run, cases, world_size=world_size)
 
 
-@pytest.mark.vdist_world_size(min=2)
 @pytest.mark.vdist_requirement("VD-AR-005")
 def test_results_share_no_memory(coordinator_run: CoordinatorRun, world_size: int) -> None:
-    """A result shares memory neither with its input nor with earlier results, which later calls leave alone."""
-
-    def body(group: Coordinator) -> list[str]:
-        inputs = [torch.full((33,), float(n + group.rank_in_group), device=group.device) for n in range(3)]
-        results = [group.all_reduce(x) for x in inputs]
-        kept = [result.clone() for result in results]
-        group.all_reduce(inputs[0])
-        shared = [
-            f"{i}, {j}" for i in range(3) for j in range(3) if i != j and aliases(results[i], results[j])
+    """A result shares memory neither with inputs nor with earlier results, which later calls leave alone."""
+    cases = [
+        Case("all_reduce", shape, dtype, layout=layout)
+        for shape, layout in [
+            ((33,), "contiguous"),
+            ((33,), "contiguous"),
+            ((4, 3), "transposed"),
+            ((), "offset"),
         ]
-        shared += [f"input {i}" for i in range(3) if aliases(results[i], inputs[i])]
-        changed = [f"{i} changed" for i in range(3) if not torch.equal(results[i], kept[i])]
-        return shared + changed
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    assert_results_stay_apart(coordinator_run, cases, world_size=world_size)
 
-    assert coordinator_run(body, world_size=world_size) == [[]] * world_size
+
+@pytest.mark.vdist_world_size(min=4, max=4)
+@pytest.mark.vdist_requirement("VD-AR-001", "VD-GRP-003")
+def test_subgroups_sum_among_themselves(coordinator_run: CoordinatorRun, world_size: int) -> None:
+    """Ranks 0 and 2, and ranks 1 and 3, sum their own tensors only."""
+    cases = [Case("all_reduce", shape, torch.float32) for shape in ((), (5, 3), (4099,))]
+    assert_cases(coordinator_run, cases, world_size=world_size, group_ranks=[[0, 2], [1, 3]])
