@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
+from pytest_vdist.ranks.ledger import LedgerReading, first_mismatch, named
 from pytest_vdist.ranks.messages import RaisedException
 
 
@@ -34,8 +35,7 @@ class RankStatus:
     monotonic: float
     reason: str = ""
     raised: RaisedException | None = None
-    collective: str = ""
-    inside_collective: bool = False
+    ledger: LedgerReading = field(default_factory=LedgerReading)
     stack: str = ""
     output: str = ""
 
@@ -88,12 +88,12 @@ def failure_of(statuses: Sequence[RankStatus], timeout: float) -> DistributedRun
     if stuck:
         verb = "has" if len(stuck) == 1 else "have"
         headline = (
-            f"{_ranks(stuck)} of {len(statuses)} {verb} not finished within the timeout of {timeout:g} s"
+            f"{named(stuck)} of {len(statuses)} {verb} not finished within the timeout of {timeout:g} s"
         )
-        return RanksHungError(headline, statuses)
+        return RanksHungError(f"{headline}: {_verdict(statuses)}", statuses)
     skipped = [s.rank for s in statuses if s.state is State.SKIPPED]
     returned = [s.rank for s in statuses if s.state is State.RETURNED]
-    headline = f"the ranks disagree about skipping: {_ranks(skipped)} skipped, {_ranks(returned)} did not"
+    headline = f"the ranks disagree about skipping: {named(skipped)} skipped, {named(returned)} did not"
     return RanksFailedError(headline, statuses)
 
 
@@ -101,8 +101,10 @@ def report(headline: str, statuses: Sequence[RankStatus]) -> str:
     """Return the whole text: the headline, one line per rank, then tracebacks and stacks in order of time."""
     sections = [headline]
     failed = sorted((s for s in statuses if s.state in {State.RAISED, State.DIED}), key=lambda s: s.monotonic)
+    mismatch = first_mismatch({s.rank: s.ledger.entries for s in statuses}) if failed else ""
+    sections.append(mismatch)
     if any(s.state is State.STUCK or s.state is State.DIED for s in statuses):
-        sections.append("\n".join(f"  rank {s.rank} {_standing(s)}" for s in statuses))
+        sections.append("\n".join(f"  {line}" for line in _standings(statuses)))
     start = failed[0].monotonic if failed else 0.0
     sections += [_raised_section(group, start) for group in _folded(failed)]
     sections += [_output_section(s) for s in statuses if s.state is State.DIED and s.output]
@@ -125,7 +127,7 @@ def exit_text(code: int | None) -> str:
 
 def _raised_headline(failed: Sequence[RankStatus], world_size: int) -> str:
     parts = [
-        f"{_ranks([s.rank for s in group])} of {world_size} raised {_title(group[0])}"
+        f"{named([s.rank for s in group])} of {world_size} raised {_title(group[0])}"
         for group in _folded(failed)
     ]
     return "; then ".join(parts)
@@ -153,37 +155,44 @@ def _raised_section(group: Sequence[RankStatus], start: float) -> str:
     assert first.raised is not None
     later = first.monotonic - start
     when = f", {later:.3f} s after the first failure" if later > 0 else ""
-    return f"{_ranks([s.rank for s in group])}{when}:\n{_indented(first.raised.traceback)}"
+    return f"{named([s.rank for s in group])}{when}:\n{_indented(first.raised.traceback)}"
 
 
-def _standing(status: RankStatus) -> str:
+def _verdict(statuses: Sequence[RankStatus]) -> str:
+    """Say in one line who is where, or which collectives do not match."""
+    mismatch = first_mismatch({s.rank: s.ledger.entries for s in statuses})
+    return mismatch or "; ".join(_standings(statuses))
+
+
+def _standings(statuses: Sequence[RankStatus]) -> list[str]:
+    """Say where each rank is, ranks in the same place together."""
+    ranks_of: dict[tuple[str, str], list[int]] = {}
+    for status in statuses:
+        ranks_of.setdefault(_standing(status), []).append(status.rank)
+    return [
+        f"{named(ranks)} {'are' if verb == 'is' and len(ranks) > 1 else verb} {where}".rstrip()
+        for (verb, where), ranks in ranks_of.items()
+    ]
+
+
+def _standing(status: RankStatus) -> tuple[str, str]:
+    """Return the verb and the place."""
     if status.state is State.RAISED:
-        return f"raised {_title(status)}"
+        return "raised", _title(status)
     if status.state is State.RETURNED:
-        return "returned"
+        return "returned", ""
     if status.state is State.SKIPPED:
-        return f"skipped: {status.reason}"
-    doing = "died" if status.state is State.DIED else "is"
-    if not status.collective:
-        where = "before its first collective" if status.state is State.DIED else "outside any collective"
-        return _joined(doing, where, status.reason)
-    if status.inside_collective:
-        return _joined(doing, f"in {status.collective}", status.reason)
-    return _joined(doing, f"after {status.collective}", status.reason)
-
-
-def _joined(doing: str, where: str, reason: str) -> str:
-    return f"{doing} {where}: {reason}" if reason else f"{doing} {where}"
+        return "skipped:", status.reason
+    place = "before its first collective"
+    if status.ledger.last is not None:
+        place = f"{'in' if status.ledger.inside else 'after'} {status.ledger.last}"
+    if status.state is State.DIED:
+        return "died", f"{place}: {status.reason}"
+    return "is", place
 
 
 def _output_section(status: RankStatus) -> str:
     return f"last output of rank {status.rank}:\n{_indented(status.output)}"
-
-
-def _ranks(ranks: Sequence[int]) -> str:
-    if not ranks:
-        return "no rank"
-    return f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(str(rank) for rank in ranks)
 
 
 def _indented(text: str) -> str:

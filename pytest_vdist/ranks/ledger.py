@@ -1,197 +1,141 @@
-"""The last collective that a rank entered, kept where the controller can read it when the rank can't speak.
+"""The last collectives that a rank entered, where the controller can read them when the rank can't speak.
 
-One line in shared memory, rewritten at each call of a process group's method; it survives the rank's death
-and a rank that holds the GIL.
+A ring of entries in shared memory: it survives the rank's death, and a rank that holds the GIL.
 """
 
 from __future__ import annotations
 
-import functools
 import mmap
-import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-import torch.distributed as dist
+_HEADER = struct.Struct("<cxxxxxxxQQ")  # state, entries written, entry that the rank is in
+_SLOT_BYTES = 256
+_SLOTS = 64
+_FIRST_SLOT = 64
+LEDGER_BYTES = _FIRST_SLOT + _SLOTS * _SLOT_BYTES
+_NOTHING, _INSIDE, _OUTSIDE = b"\0", b"+", b"-"
 
-from pytest_vdist.ranks import _compat
-from pytest_vdist.ranks.messages import Traffic
-
-LEDGER_BYTES = 4096
-_PENDING_KEPT = 256
-_METHODS = {
-    "allreduce": "all_reduce",
-    "allreduce_coalesced": "all_reduce_coalesced",
-    "allgather": "all_gather",
-    "allgather_coalesced": "all_gather_coalesced",
-    "_allgather_base": "all_gather_into_tensor",
-    "all_gather_single": "all_gather_single",
-    "allgather_into_tensor_coalesced": "all_gather_into_tensor_coalesced",
-    "all_gather_single_coalesced": "all_gather_single_coalesced",
-    "alltoall": "all_to_all",
-    "alltoall_base": "all_to_all_single",
-    "all_to_all_single": "all_to_all_single",
-    "barrier": "barrier",
-    "broadcast": "broadcast",
-    "gather": "gather",
-    "reduce": "reduce",
-    "reduce_scatter": "reduce_scatter",
-    "_reduce_scatter_base": "reduce_scatter_tensor",
-    "reduce_scatter_single": "reduce_scatter_single",
-    "reduce_scatter_tensor_coalesced": "reduce_scatter_tensor_coalesced",
-    "reduce_scatter_single_coalesced": "reduce_scatter_single_coalesced",
-    "scatter": "scatter",
-    "send": "send",
-    "recv": "recv",
-    "recv_anysource": "recv_anysource",
-}
+# Operations whose tensor has the same shape and dtype on every rank, as far as the ledger records it.
+_ALIKE = frozenset(
+    {"all_reduce", "broadcast", "reduce", "all_gather_into_tensor", "all_gather_single"}
+    | {"reduce_scatter_tensor", "reduce_scatter_single"}
+)
+POINT_TO_POINT = frozenset({"send", "recv", "recv_anysource"})
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One call of a process group's method. `inside` tells whether the call has not returned yet."""
+    """One call of a process group's method.
 
-    inside: bool
+    `number` counts the collectives of the group since the run began, on this rank; point-to-point calls have
+    a count of their own. `group` is for people, `group_key` the same on all ranks of the group.
+    `detail` is the peer, root or reduction, `tensors` dtype and shape of the first tensor.
+    """
+
     operation: str
     group: str
+    group_key: str
     number: int
+    detail: str
     tensors: str
-    peer: str
-    monotonic: float
 
     def __str__(self) -> str:
+        detail = f" {self.detail}" if self.detail else ""
         tensors = f" of {self.tensors}" if self.tensors else ""
-        return f"{self.operation} #{self.number} of group {self.group}{self.peer}{tensors}"
+        return f"{self.operation} #{self.number} of group {self.group}{detail}{tensors}"
 
 
-def read_entry(page: mmap.mmap) -> LedgerEntry | None:
-    """Return what the rank last wrote, or None if it has entered no collective."""
-    line = page[1:].split(b"\n", 1)[0].decode(errors="replace")
-    if page[:1] == b"\0" or not line:
-        return None
-    operation, group, number, tensors, peer, monotonic = line.split("\t")
-    return LedgerEntry(page[:1] == b"+", operation, group, int(number), tensors, peer, float(monotonic))
+@dataclass(frozen=True)
+class LedgerReading:
+    """What a ledger says: the last entries in order, and whether the rank is still inside `last`."""
+
+    entries: tuple[LedgerEntry, ...] = ()
+    last: LedgerEntry | None = None
+    inside: bool = False
 
 
-class Ledger:
-    """Writes the entries of this rank, and counts its traffic per group."""
+class LedgerPage:
+    """The shared page. The rank writes; the controller reads at any time."""
 
     def __init__(self, page: mmap.mmap) -> None:
         self._page = page
-        self._calls: Counter[str] = Counter()
-        self._sent: Counter[tuple[str, int]] = Counter()
-        self._received: Counter[tuple[str, int]] = Counter()
-        self._pending: OrderedDict[int, bytes] = OrderedDict()
+        self._written = 0
 
-    def watch_process_groups(self) -> None:
-        """Write an entry at each call of a method of torch's ProcessGroup, from whoever makes it."""
-        for method, operation in _METHODS.items():
-            original = getattr(dist.ProcessGroup, method, None)
-            if original is not None:
-                setattr(dist.ProcessGroup, method, self._noting(original, operation))
+    def clear(self) -> None:
+        """Start anew, with a new run."""
+        self._written = 0
+        _HEADER.pack_into(self._page, 0, _NOTHING, 0, 0)
 
-    def watch_waits(self) -> None:
-        """Mark the rank as inside its operation again while it waits for the work handle."""
-        original = dist.Work.wait
-
-        @functools.wraps(original)
-        def wait(work: dist.Work, *args: Any, **kwargs: Any) -> Any:
-            self._reenter(work)
-            try:
-                return original(work, *args, **kwargs)
-            finally:
-                self._page[:1] = b"-"
-
-        dist.Work.wait = wait  # type: ignore[method-assign,assignment]
-
-    def begin_run(self) -> None:
-        """Start anew: numbers of collectives count from the beginning of a run."""
-        self._page[:1] = b"\0"
-        self._calls.clear()
-        self._sent.clear()
-        self._received.clear()
-        self._pending.clear()
-
-    def traffic(self, group: dist.ProcessGroup) -> Traffic:
-        """Return this rank's traffic in `group`: messages of this run, collectives since it was made."""
-        name = group.group_name
-        return Traffic(
-            collectives=_compat.sequence_number(group),
-            sent={peer: count for (of, peer), count in self._sent.items() if of == name},
-            received={peer: count for (of, peer), count in self._received.items() if of == name},
-        )
-
-    def _noting(self, original: Callable[..., Any], operation: str) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def call(group: dist.ProcessGroup, *args: Any, **kwargs: Any) -> Any:
-            line = self._enter(group, operation, args)
-            try:
-                work = original(group, *args, **kwargs)
-            finally:
-                self._page[:1] = b"-"
-            self._remember(work, line)
-            return work
-
-        return call
-
-    def _remember(self, work: object, line: bytes) -> None:
-        self._pending[id(work)] = line
-        if len(self._pending) > _PENDING_KEPT:
-            self._pending.popitem(last=False)
-
-    def _reenter(self, work: object) -> None:
-        line = self._pending.get(id(work))
-        if line is not None:
-            self._page[1 : 1 + len(line)] = line
-            self._page[:1] = b"+"
-
-    def _enter(self, group: dist.ProcessGroup, operation: str, args: tuple[Any, ...]) -> bytes:
-        name = group.group_name
-        self._calls[name] += 1
-        peer = self._note_peer(name, operation, args)
+    def enter(self, entry: LedgerEntry) -> int:
+        """Write an entry, mark the rank as inside it, and return its index."""
         line = "\t".join(
-            (
-                operation,
-                _compat.group_label(group),
-                str(self._calls[name]),
-                _tensors_text(args),
-                peer,
-                f"{time.monotonic():.6f}\n",
-            )
-        ).encode()[: LEDGER_BYTES - 1]
-        self._page[1 : 1 + len(line)] = line
-        self._page[:1] = b"+"
-        return line
+            (entry.operation, entry.group, entry.group_key, str(entry.number), entry.detail, entry.tensors)
+        )
+        index, self._written = self._written, self._written + 1
+        start = _FIRST_SLOT + index % _SLOTS * _SLOT_BYTES
+        data = line.encode(errors="replace")[:_SLOT_BYTES]
+        self._page[start : start + _SLOT_BYTES] = data.ljust(_SLOT_BYTES, b"\0")
+        self.reenter(index)
+        return index
 
-    def _note_peer(self, group: str, operation: str, args: tuple[Any, ...]) -> str:
-        if operation == "send" and len(args) > 1:
-            self._sent[group, int(args[1])] += 1
-            return f" to rank {args[1]}"
-        if operation == "recv" and len(args) > 1:
-            self._received[group, int(args[1])] += 1
-            return f" from rank {args[1]}"
-        if operation == "recv_anysource":
-            self._received[group, -1] += 1
-            return " from any rank"
-        return ""
+    def reenter(self, index: int) -> None:
+        """Mark the rank as inside an earlier entry again: it waits for its work."""
+        _HEADER.pack_into(self._page, 0, _INSIDE, self._written, index)
+
+    def leave(self) -> None:
+        self._page[:1] = _OUTSIDE
+
+    def read(self) -> LedgerReading:
+        """Return what stands there. A slot that is being written just then is left out."""
+        state, written, current = _HEADER.unpack_from(self._page)
+        if state == _NOTHING or not written:
+            return LedgerReading()
+        by_index = {index: self._slot(index) for index in range(max(0, written - _SLOTS), written)}
+        entries = tuple(entry for entry in by_index.values() if entry is not None)
+        return LedgerReading(entries, by_index.get(current), state == _INSIDE)
+
+    def close(self) -> None:
+        self._page.close()
+
+    def _slot(self, index: int) -> LedgerEntry | None:
+        start = _FIRST_SLOT + index % _SLOTS * _SLOT_BYTES
+        fields = self._page[start : start + _SLOT_BYTES].rstrip(b"\0").decode(errors="replace").split("\t")
+        if len(fields) < 6 or not fields[3].isdecimal():
+            return None
+        operation, group, key, number, detail, tensors = fields
+        return LedgerEntry(operation, group, key, int(number), detail, tensors)
 
 
-def _tensors_text(args: tuple[Any, ...]) -> str:
-    tensor = _first_tensor(args)
-    if tensor is None:
-        return ""
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+def first_mismatch(histories: Mapping[int, Sequence[LedgerEntry]]) -> str:
+    """Name the first collective of a group that ranks entered with different operation, root, shape or dtype.
+
+    `histories` are entries by rank. Returns "" where they agree as far as they go.
+    """
+    calls: dict[tuple[str, int], dict[int, LedgerEntry]] = {}
+    for rank, entries in histories.items():
+        for entry in entries:
+            if entry.operation not in POINT_TO_POINT:
+                calls.setdefault((entry.group_key, entry.number), {})[rank] = entry
+    for (_, number), by_rank in sorted(calls.items(), key=lambda item: item[0][1]):
+        ranks_of: dict[str, list[int]] = {}
+        for rank, entry in by_rank.items():
+            ranks_of.setdefault(_essence(entry), []).append(rank)
+        if len(ranks_of) > 1:
+            group = next(iter(by_rank.values())).group
+            sides = ", ".join(f"{call} on {named(ranks)}" for call, ranks in ranks_of.items())
+            return f"mismatched collectives: #{number} of group {group} is {sides}"
+    return ""
 
 
-def _first_tensor(value: Any) -> torch.Tensor | None:
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, list | tuple):
-        for item in value[:2]:
-            found = _first_tensor(item)
-            if found is not None:
-                return found
-    return None
+def named(ranks: Sequence[int]) -> str:
+    """Return "rank 3" or "ranks 0, 1"."""
+    return f"rank {ranks[0]}" if len(ranks) == 1 else "ranks " + ", ".join(map(str, ranks))
+
+
+def _essence(entry: LedgerEntry) -> str:
+    """Return what all ranks of a group must have in common at one collective."""
+    detail = f" {entry.detail}" if entry.detail else ""
+    tensors = f" of {entry.tensors}" if entry.tensors and entry.operation in _ALIKE else ""
+    return f"{entry.operation}{detail}{tensors}"

@@ -14,7 +14,7 @@ from typing import Any
 from multiprocess import reduction
 
 from pytest_vdist.ranks import _compat, failures, stacks, wire, worker
-from pytest_vdist.ranks.ledger import LEDGER_BYTES, LedgerEntry, read_entry
+from pytest_vdist.ranks.ledger import LEDGER_BYTES, LedgerPage, LedgerReading
 from pytest_vdist.ranks.messages import Reply
 
 _EXIT_PATIENCE = 1.0
@@ -34,7 +34,7 @@ class RankProcess:
         self._stacks, stacks_end = os.pipe()
         ledger = _memory_file("ledger")
         os.ftruncate(ledger, LEDGER_BYTES)
-        self._ledger_page = mmap.mmap(ledger, LEDGER_BYTES)
+        self._ledger = LedgerPage(mmap.mmap(ledger, LEDGER_BYTES))
         self._output = {name: _memory_file(name) for name in ("stdout", "stderr")}
         self._output_read = dict.fromkeys(self._output, 0)
         link = worker.Link(
@@ -81,8 +81,9 @@ class RankProcess:
             return None
         return None
 
-    def last_collective(self) -> LedgerEntry | None:
-        return read_entry(self._ledger_page)
+    def read_ledger(self) -> LedgerReading:
+        """Return which collectives the rank has entered, dead or alive."""
+        return self._ledger.read()
 
     def new_output(self, name: str) -> str:
         """Return what the rank wrote to `stdout` or `stderr` since the last call."""
@@ -135,7 +136,7 @@ class RankProcess:
             self._process.join()
         self.hang_up()
         self._process.close()
-        self._ledger_page.close()
+        self._ledger.close()
         for descriptor in (self._lifeline, self._stacks, *self._output.values()):
             os.close(descriptor)
 

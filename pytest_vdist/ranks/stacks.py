@@ -21,7 +21,7 @@ def _own_frames(block: str) -> list[str]:
     title, *frames = block.splitlines()
     own = []
     for frame in frames:
-        if f'"{_RUNNER_FOLDER}/ledger.py"' in frame:
+        if f'"{_RUNNER_FOLDER}/watch.py"' in frame:
             continue
         if f'"{_RUNNER_FOLDER}/' in frame:
             break

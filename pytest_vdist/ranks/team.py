@@ -18,6 +18,7 @@ from pytest_vdist.ranks.failures import (
     failure_of,
 )
 from pytest_vdist.ranks.launcher import Launcher
+from pytest_vdist.ranks.ledger import LedgerReading
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, Traffic, WorldSpec
 from pytest_vdist.ranks.process import RankProcess
 from pytest_vdist.ranks.world import Rendezvous
@@ -185,37 +186,23 @@ class _Gathering:
         self._failed_at = self._failed_at or now
 
     def _status(self, rank: RankProcess) -> RankStatus:
-        last = rank.last_collective()
-        where, inside = (str(last), last.inside) if last is not None else ("", False)
+        ledger = rank.read_ledger()
         if rank.rank in self._died:
-            return RankStatus(
-                rank.rank,
-                State.DIED,
-                self._died[rank.rank],
-                reason=rank.exit_text(),
-                collective=where,
-                inside_collective=inside,
-                output=rank.last_output(),
-            )
+            died = self._died[rank.rank]
+            reason, output = rank.exit_text(), rank.last_output()
+            return RankStatus(rank.rank, State.DIED, died, reason=reason, ledger=ledger, output=output)
         if rank.rank in self.replies:
-            return _status_of_reply(rank.rank, self.replies[rank.rank])
-        return RankStatus(
-            rank.rank,
-            State.STUCK,
-            time.monotonic(),
-            collective=where,
-            inside_collective=inside,
-            stack=rank.stack(),
-        )
+            return _status_of_reply(rank.rank, self.replies[rank.rank], ledger)
+        return RankStatus(rank.rank, State.STUCK, time.monotonic(), ledger=ledger, stack=rank.stack())
 
 
-def _status_of_reply(rank: int, reply: Reply) -> RankStatus:
+def _status_of_reply(rank: int, reply: Reply, ledger: LedgerReading) -> RankStatus:
     if reply.outcome is Outcome.RETURNED:
-        return RankStatus(rank, State.RETURNED, 0.0)
+        return RankStatus(rank, State.RETURNED, 0.0, ledger=ledger)
     if reply.outcome is Outcome.RAISED:
         assert reply.raised is not None
-        return RankStatus(rank, State.RAISED, reply.raised.monotonic, raised=reply.raised)
-    return RankStatus(rank, State.SKIPPED, 0.0, reason=reply.reason)
+        return RankStatus(rank, State.RAISED, reply.raised.monotonic, raised=reply.raised, ledger=ledger)
+    return RankStatus(rank, State.SKIPPED, 0.0, reason=reply.reason, ledger=ledger)
 
 
 def _agreed(replies: dict[int, Reply], world_size: int) -> bool:

@@ -24,9 +24,10 @@ import torch
 from pytest_vdist.ranks import _compat, wire
 from pytest_vdist.ranks.context import RankContext, set_current_rank
 from pytest_vdist.ranks.isolation import restored_state
-from pytest_vdist.ranks.ledger import LEDGER_BYTES, Ledger
+from pytest_vdist.ranks.ledger import LEDGER_BYTES, LedgerPage
 from pytest_vdist.ranks.messages import Outcome, RaisedException, Reply, Run
 from pytest_vdist.ranks.observation import LogNotes, WarningNotes, recorded
+from pytest_vdist.ranks.watch import ProcessGroupWatch
 from pytest_vdist.ranks.world import Rendezvous, World, set_current_world
 
 STACKS_SIGNAL = signal.SIGUSR1
@@ -68,9 +69,8 @@ def rank_main(link: Link, assignment: Assignment) -> None:
     _redirect_output(link.stdout.detach(), link.stderr.detach())
     faulthandler.enable(file=2, all_threads=True)
     faulthandler.register(STACKS_SIGNAL, file=link.stacks.detach(), all_threads=True)
-    ledger = Ledger(mmap.mmap(link.ledger.detach(), LEDGER_BYTES))
-    ledger.watch_process_groups()
-    ledger.watch_waits()
+    watch = ProcessGroupWatch(LedgerPage(mmap.mmap(link.ledger.detach(), LEDGER_BYTES)))
+    watch.install()
     wire.enter_rank()
     here = assignment.rendezvous
     os.environ.clear()
@@ -78,7 +78,7 @@ def rank_main(link: Link, assignment: Assignment) -> None:
     os.environ.update(RANK=str(here.rank), LOCAL_RANK=str(here.rank))
     os.environ.update(WORLD_SIZE=str(here.world_size), LOCAL_WORLD_SIZE=str(here.world_size))
     server = _Server(
-        World(here, ledger), RankContext(here.rank, here.world_size, here.rank, _device(assignment))
+        World(here, watch), RankContext(here.rank, here.world_size, here.rank, _device(assignment))
     )
     link.connection.send_bytes(wire.dump_message(Reply(0, Outcome.RETURNED)))
     while True:

@@ -16,7 +16,7 @@ from pytest_vdist.ranks.messages import Traffic, WorldSpec
 
 if TYPE_CHECKING:
     from pytest_vdist.implementations.protocol import Coordinator, Implementation
-    from pytest_vdist.ranks.ledger import Ledger
+    from pytest_vdist.ranks.watch import ProcessGroupWatch
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Rendezvous:
 class World:
     """This rank's view of the current world. At most one is alive per process."""
 
-    def __init__(self, rendezvous: Rendezvous, ledger: Ledger) -> None:
+    def __init__(self, rendezvous: Rendezvous, watch: ProcessGroupWatch) -> None:
         self._rendezvous = rendezvous
-        self._ledger = ledger
+        self._watch = watch
         self._store: Any = None
         self._serial = -1
         self._spec: WorldSpec | None = None
@@ -45,7 +45,7 @@ class World:
 
     def enter(self, spec: WorldSpec, serial: int, master_port: int) -> None:
         """Make sure that the world `serial` stands; replaces another one. Every rank must call it."""
-        self._ledger.begin_run()
+        self._watch.begin_run()
         if serial == self._serial:
             return
         self.retire()
@@ -91,7 +91,7 @@ class World:
         return self._known_groups == {id(group) for group in _compat.live_process_groups()}
 
     def traffic(self) -> Traffic:
-        return self._ledger.traffic(dist.group.WORLD) if dist.group.WORLD is not None else Traffic()
+        return self._watch.traffic(dist.group.WORLD) if dist.group.WORLD is not None else Traffic()
 
     def _note_groups(self) -> None:
         self._known_groups = {id(group) for group in _compat.live_process_groups()}

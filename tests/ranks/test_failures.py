@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import torch.distributed as dist
 
 from pytest_vdist import (
     DistributedRun,
+    DistributedRunError,
     RankDiedError,
     RanksFailedError,
     RanksHungError,
@@ -101,9 +104,11 @@ def test_a_hang_ends_at_the_deadline_with_every_stack(distributed_run: Distribut
 
     assert 0.5 <= time.monotonic() - started < 5
     text = str(caught.value)
-    assert text.startswith("ranks 0, 1 of 2 have not finished within the timeout of 0.5 s")
-    assert "rank 0 is in all_reduce #2 of group default_pg of bfloat16[2, 2]" in text
-    assert "rank 1 is after all_reduce #1 of group default_pg of float32[3]" in text
+    assert text.startswith(
+        "ranks 0, 1 of 2 have not finished within the timeout of 0.5 s: "
+        "rank 0 is in all_reduce #2 of group default_pg of bfloat16[2, 2]; "
+        "rank 1 is after all_reduce #1 of group default_pg of float32[3]"
+    )
     assert text.count(" in body") == 2
     assert "_wait_for_end" not in text
     assert _next_run_is_clean(distributed_run)
@@ -189,3 +194,84 @@ def test_ranks_that_cannot_be_told_apart_in_time_still_all_report(distributed_ru
         distributed_run(body, world_size=3)
 
     assert all(f"ValueError: rank {rank}" in str(caught.value) for rank in range(3))
+
+
+def _reduce_or_wait() -> None:
+    if current_rank().rank == 1:
+        dist.barrier()
+    else:
+        dist.all_reduce(torch.ones(2))
+
+
+def _other_group() -> None:
+    groups = [dist.new_group([0, 1], group_desc=f"tp:{n}") for n in range(2)]
+    dist.all_reduce(torch.ones(2), group=groups[current_rank().rank])
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict"),
+    [
+        (
+            _reduce_or_wait,
+            "mismatched collectives: #1 of group default_pg is all_reduce of float32[2] on rank 0, barrier on rank 1",
+        ),
+        (
+            _other_group,
+            "rank 0 is in all_reduce #1 of group tp:0 of float32[2]; "
+            "rank 1 is in all_reduce #1 of group tp:1 of float32[2]",
+        ),
+    ],
+    ids=["operation", "group"],
+)
+def test_collectives_that_do_not_match_are_named(
+    distributed_run: DistributedRun, body: Callable[[], None], verdict: str
+) -> None:
+    with pytest.raises(RanksHungError) as caught:
+        distributed_run(body, timeout=0.7)
+
+    assert str(caught.value).splitlines()[0].endswith(verdict)
+
+
+def test_a_shape_that_does_not_match_is_named_beside_the_crash_that_it_causes(
+    distributed_run: DistributedRun,
+) -> None:
+    def body() -> None:
+        dist.all_reduce(torch.ones(2 + current_rank().rank))
+
+    with pytest.raises(DistributedRunError) as caught:
+        distributed_run(body, timeout=5)
+
+    assert (
+        "mismatched collectives: #1 of group default_pg is all_reduce of float32[2] on rank 0, "
+        "all_reduce of float32[3] on rank 1"
+    ) in str(caught.value)
+
+
+def test_a_rank_that_holds_the_gil_in_native_code_is_shown_with_its_stack(
+    distributed_run: DistributedRun,
+) -> None:
+    def body() -> None:
+        dist.barrier()
+        if current_rank().rank == 1:
+            libc = ctypes.PyDLL(None)  # PyDLL keeps the GIL during the call
+            libc.sleep(60)
+        dist.barrier()
+
+    with pytest.raises(RanksHungError) as caught:
+        distributed_run(body, timeout=0.5)
+
+    text = str(caught.value)
+    assert "rank 0 is in barrier #2 of group default_pg; rank 1 is after barrier #1" in text
+    assert text.count(" in body") == 2
+    assert _next_run_is_clean(distributed_run)
+
+
+def test_a_stopped_rank_is_said_to_be_stopped(distributed_run: DistributedRun) -> None:
+    def body() -> None:
+        if current_rank().rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        dist.barrier()
+
+    with pytest.raises(RanksHungError, match=r"stack of rank 1:\n  the process is stopped \(SIGSTOP\)"):
+        distributed_run(body, timeout=0.5)
+    assert _next_run_is_clean(distributed_run)

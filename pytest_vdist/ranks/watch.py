@@ -1,0 +1,160 @@
+"""Notes, in a rank, each call of a process group's method, whoever makes it."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pytest_vdist.ranks import _compat
+from pytest_vdist.ranks.ledger import POINT_TO_POINT, LedgerEntry, LedgerPage
+from pytest_vdist.ranks.messages import Traffic
+
+_HANDLES_KEPT = 256
+# Methods of torch.distributed.ProcessGroup, 2.11 to 2.15, and the names under which users know them.
+_METHODS = {
+    "allreduce": "all_reduce",
+    "allreduce_coalesced": "all_reduce_coalesced",
+    "allgather": "all_gather",
+    "allgather_coalesced": "all_gather_coalesced",
+    "_allgather_base": "all_gather_into_tensor",
+    "all_gather_single": "all_gather_single",
+    "allgather_into_tensor_coalesced": "all_gather_into_tensor_coalesced",
+    "all_gather_single_coalesced": "all_gather_single_coalesced",
+    "alltoall": "all_to_all",
+    "alltoall_base": "all_to_all_single",
+    "all_to_all_single": "all_to_all_single",
+    "barrier": "barrier",
+    "broadcast": "broadcast",
+    "gather": "gather",
+    "reduce": "reduce",
+    "reduce_scatter": "reduce_scatter",
+    "_reduce_scatter_base": "reduce_scatter_tensor",
+    "reduce_scatter_single": "reduce_scatter_single",
+    "reduce_scatter_tensor_coalesced": "reduce_scatter_tensor_coalesced",
+    "reduce_scatter_single_coalesced": "reduce_scatter_single_coalesced",
+    "scatter": "scatter",
+    "send": "send",
+    "recv": "recv",
+    "recv_anysource": "recv_anysource",
+}
+
+
+class ProcessGroupWatch:
+    """Writes the ledger of this rank, and counts its messages per group."""
+
+    def __init__(self, page: LedgerPage) -> None:
+        self._page = page
+        self._collectives: Counter[str] = Counter()
+        self._messages: Counter[str] = Counter()
+        self._sent: Counter[tuple[str, int]] = Counter()
+        self._received: Counter[tuple[str, int]] = Counter()
+        self._handles: OrderedDict[int, int] = OrderedDict()
+
+    def install(self) -> None:
+        """Wrap the methods for the rest of this process's life."""
+        for method, operation in _METHODS.items():
+            original = getattr(dist.ProcessGroup, method, None)
+            if original is not None:
+                setattr(dist.ProcessGroup, method, self._noting(original, operation))
+        dist.Work.wait = self._noting_wait(dist.Work.wait)  # type: ignore[method-assign]
+
+    def begin_run(self) -> None:
+        """Count from the beginning again."""
+        self._page.clear()
+        for counter in (self._collectives, self._messages, self._sent, self._received, self._handles):
+            counter.clear()
+
+    def traffic(self, group: dist.ProcessGroup) -> Traffic:
+        """Return this rank's traffic in `group`: messages of this run, collectives since it was made."""
+        name = group.group_name
+        return Traffic(
+            collectives=_compat.sequence_number(group),
+            sent={peer: count for (of, peer), count in self._sent.items() if of == name},
+            received={peer: count for (of, peer), count in self._received.items() if of == name},
+        )
+
+    def _noting(self, original: Callable[..., Any], operation: str) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(group: dist.ProcessGroup, *args: Any, **kwargs: Any) -> Any:
+            index = self._page.enter(self._entry(group, operation, args))
+            try:
+                handle = original(group, *args, **kwargs)
+            finally:
+                self._page.leave()
+            self._remember(handle, index)
+            return handle
+
+        return call
+
+    def _noting_wait(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def wait(handle: dist.Work, *args: Any, **kwargs: Any) -> Any:
+            index = self._handles.get(id(handle))
+            if index is not None:
+                self._page.reenter(index)
+            try:
+                return original(handle, *args, **kwargs)
+            finally:
+                if index is not None:
+                    self._page.leave()
+
+        return wait
+
+    def _remember(self, handle: object, index: int) -> None:
+        self._handles[id(handle)] = index
+        if len(self._handles) > _HANDLES_KEPT:
+            self._handles.popitem(last=False)
+
+    def _entry(self, group: dist.ProcessGroup, operation: str, args: tuple[Any, ...]) -> LedgerEntry:
+        name = group.group_name
+        counter = self._messages if operation in POINT_TO_POINT else self._collectives
+        counter[name] += 1
+        detail = self._detail(name, operation, args)
+        return LedgerEntry(
+            operation, _compat.group_label(group), name, counter[name], detail, _tensors_text(args)
+        )
+
+    def _detail(self, group: str, operation: str, args: tuple[Any, ...]) -> str:
+        if operation == "send" and len(args) > 1:
+            self._sent[group, int(args[1])] += 1
+            return f"to rank {args[1]}"
+        if operation == "recv" and len(args) > 1:
+            self._received[group, int(args[1])] += 1
+            return f"from rank {args[1]}"
+        if operation == "recv_anysource":
+            self._received[group, -1] += 1
+            return "from any rank"
+        return _options_text(args[-1]) if args else ""
+
+
+def _options_text(options: object) -> str:
+    """Name what an options object of torch says beyond timeouts: the root, and a reduction that is no sum."""
+    root = getattr(options, "rootRank", None)
+    reduction = getattr(getattr(options, "reduceOp", None), "op", None)
+    parts = [f"with root {root}"] if root is not None and root >= 0 else []
+    if reduction is not None and reduction.name != "SUM":
+        parts.append(f"with {reduction.name}")
+    return " ".join(parts)
+
+
+def _tensors_text(args: tuple[Any, ...]) -> str:
+    tensor = _first_tensor(args)
+    if tensor is None:
+        return ""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _first_tensor(value: Any) -> torch.Tensor | None:
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, list | tuple):
+        for item in value[:2]:
+            found = _first_tensor(item)
+            if found is not None:
+                return found
+    return None
