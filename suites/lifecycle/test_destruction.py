@@ -12,8 +12,8 @@ import torch.distributed as dist
 from pytest_vdist import Coordinator, DistributedRun, ImplementationSpec, InitSettings, init_settings
 
 
-def ranks_by_all_gather(group: Coordinator) -> list[int]:
-    return group.all_gather(torch.tensor([group.rank], device=group.device)).tolist()
+def ranks_by_all_gather(group: Coordinator) -> list[float]:
+    return group.all_gather(torch.tensor([float(group.rank)], device=group.device)).tolist()
 
 
 @pytest.mark.vdist_requirement("VD-INIT-007", "VD-GRP-008")
@@ -26,7 +26,7 @@ def test_the_same_processes_make_one_world_after_another(
     agree nevertheless.
     """
 
-    def live(settings: InitSettings, coordinators: int) -> tuple[list[int], list[str], bool]:
+    def live(settings: InitSettings, coordinators: int) -> tuple[list[float], list[str], bool]:
         world = implementation.load()
         world.init(settings)
         everyone = [list(range(settings.world_size))]
@@ -35,7 +35,7 @@ def test_the_same_processes_make_one_world_after_another(
         world.destroy()
         return gathered, names, dist.is_initialized()
 
-    def body(folder: str) -> list[tuple[list[int], list[str], bool]]:
+    def body(folder: str) -> list[tuple[list[float], list[str], bool]]:
         first, last = (init_settings(f"file://{folder}/{name}") for name in ("first", "last"))
         alone = replace(first, rank=0, world_size=1, init_method=f"file://{folder}/alone-{first.rank}")
         return [live(first, 1), live(alone, 1 + first.rank), live(last, 2)]
@@ -55,7 +55,7 @@ def test_destroying_twice_is_harmless(
 ) -> None:
     """A second destruction does nothing, and a world that is made after it works."""
 
-    def body(folder: str) -> tuple[bool, list[int]]:
+    def body(folder: str) -> tuple[bool, list[float]]:
         world = implementation.load()
         world.init(init_settings(f"file://{folder}/first"))
         world.coordinator([list(range(world_size))], name="everyone").barrier()

@@ -27,8 +27,8 @@ def everyone(world: Implementation) -> Coordinator:
     return world.coordinator([list(range(current_rank().world_size))], name="everyone")
 
 
-def ranks_by_all_gather(group: Coordinator) -> list[int]:
-    return group.all_gather(torch.tensor([group.rank], device=group.device)).tolist()
+def ranks_by_all_gather(group: Coordinator) -> list[float]:
+    return group.all_gather(torch.tensor([float(group.rank)], device=group.device)).tolist()
 
 
 @pytest.mark.vdist_requirement("VD-INIT-001")
@@ -37,7 +37,7 @@ def test_every_rank_reports_the_numbers_that_it_was_given(
 ) -> None:
     """Rank and world size are those of the settings, also where the environment says otherwise."""
 
-    def body(init_method: str) -> tuple[list[int], list[int]]:
+    def body(init_method: str) -> tuple[list[int], list[float]]:
         here = init_settings(init_method)
         world = implementation.load()
         world.init(replace(here, rank=here.world_size - 1 - here.rank))
@@ -60,7 +60,7 @@ def test_without_a_name_the_backend_is_that_of_the_device(
 ) -> None:
     """The default group moves tensors of the rank's device with the backend that belongs to that device."""
 
-    def body(init_method: str) -> tuple[set[str], bool, list[int]]:
+    def body(init_method: str) -> tuple[set[str], bool, list[float]]:
         world = implementation.load()
         world.init(init_settings(init_method))
         group = everyone(world)
@@ -86,7 +86,7 @@ def test_a_named_backend_is_used(
 ) -> None:
     """The default group is made with the backend that is named, and works."""
 
-    def body(init_method: str) -> tuple[bool, str, list[int]]:
+    def body(init_method: str) -> tuple[bool, str, list[float]]:
         name = dist.get_default_backend_for_device(current_rank().device)
         world = implementation.load()
         world.init(replace(init_settings(init_method), backend=name))
@@ -135,7 +135,7 @@ def test_a_default_group_of_the_caller_is_kept(
 ) -> None:
     """Where the caller made the default process group, initialisation uses that very group."""
 
-    def body(init_method: str) -> tuple[bool, list[int]]:
+    def body(init_method: str) -> tuple[bool, list[float]]:
         made_by_caller = dist.group.WORLD
         world = implementation.load()
         world.init(init_settings(init_method))
@@ -154,7 +154,7 @@ def test_initialising_again_with_the_same_settings_changes_nothing(
 ) -> None:
     """The second call keeps the default group, and coordinators from before and after it work."""
 
-    def body(init_method: str) -> tuple[bool, list[int], list[int]]:
+    def body(init_method: str) -> tuple[bool, list[float], list[float]]:
         world, settings = implementation.load(), init_settings(init_method)
         world.init(settings)
         default_group, before = dist.group.WORLD, everyone(world)
@@ -179,7 +179,7 @@ def test_another_world_size_is_refused_with_both_sizes(
     """A second initialisation with another world size raises an error naming both; the world goes on."""
     other_size = world_size + 70
 
-    def body(init_method: str) -> tuple[str, list[int]]:
+    def body(init_method: str) -> tuple[str, list[float]]:
         world, settings = implementation.load(), init_settings(init_method)
         world.init(settings)
         group, error = everyone(world), ""
