@@ -93,7 +93,7 @@ def test_results_share_no_memory(coordinator_run: CoordinatorRun, world_size: in
 
 
 @pytest.mark.vdist_world_size(min=4, max=4)
-@pytest.mark.vdist_requirement("VD-AR-001", "VD-GRP-003")
+@pytest.mark.vdist_requirement("VD-AR-001")
 def test_subgroups_sum_among_themselves(coordinator_run: CoordinatorRun, world_size: int) -> None:
     """Ranks 0 and 2, and ranks 1 and 3, sum their own tensors only."""
     cases = [Case("all_reduce", shape, torch.float32) for shape in ((), (5, 3), (4099,))]
