@@ -68,7 +68,7 @@ def test_without_a_name_the_backend_is_that_of_the_device(
         device_group = getattr(group, "device_group", None)
         if isinstance(device_group, dist.ProcessGroup):
             used.add(process_group_backend(device_group))
-        on_own_device = group.device == current_rank().device
+        on_own_device = torch.empty(0, device=group.device).device == current_rank().device
         gathered = ranks_by_all_gather(group)
         world.destroy()
         return used, on_own_device, gathered
