@@ -2,52 +2,161 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from pytest_vdist.ranks import _compat
 from pytest_vdist.ranks.context import current_rank
 
-
-@contextmanager
-def restored_state(environment: Mapping[str, str | None], seed: int) -> Iterator[None]:
-    """Set environment and seed for a run; put back environment, directory, dtype, threads and grad mode."""
-    environment_before = _compat.environment_snapshot()
-    directory = os.getcwd()
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    grad = torch.is_grad_enabled()
-    _change_environment(environment)
-    _seed_generators(seed)
-    try:
-        yield
-    finally:
-        _restore_environment(environment_before)
-        os.chdir(directory)
-        torch.set_default_dtype(dtype)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        torch.set_grad_enabled(grad)
+_SIGNALS = tuple(number for number in signal.Signals if number not in {signal.SIGKILL, signal.SIGSTOP})
+_OFTEN_PATCHED = (
+    builtins,
+    os,
+    random,
+    socket,
+    time,
+    torch,
+    torch.nn.functional,
+    torch.Tensor,
+    dist,
+    distributed_c10d,
+    dist.ProcessGroup,
+    dist.Work,
+)
 
 
-def _seed_generators(seed: int) -> None:
-    """Seed Python, the CPU and this rank's device; `torch.manual_seed` asks all device types: 0.4 ms."""
-    random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    device = current_rank().device
-    if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(seed)
+class ProcessState:
+    """The state of this process as the runner made it: restored after each run, while nobody waits for it."""
+
+    def __init__(self, after_signal_change: Callable[[], None]) -> None:
+        self._after_signal_change = after_signal_change
+        self._environment = _compat.environment_snapshot()
+        self._directory = os.getcwd()
+        self._path = list(sys.path)
+        self._streams = sys.stdout, sys.stderr
+        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._threads = frozenset(threading.enumerate())
+        self._torch = _torch_settings()
+        self._callables = [(owner, _callables_of(owner)) for owner in _OFTEN_PATCHED]
+        self._modules = set(sys.modules)
+
+    def begin_run(self, environment: Mapping[str, str | None], seed: int) -> None:
+        """Set the environment of a run, and start every generator of random numbers from the seed."""
+        self._environment = _compat.environment_snapshot()
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        random.seed(seed)
+        # torch.manual_seed asks every device type and takes 0.4 ms.
+        torch.default_generator.manual_seed(seed)
+        device = current_rank().device
+        if device.type != "cpu":
+            torch.get_device_module(device).manual_seed(seed)
+
+    def flush(self) -> None:
+        """Write out what the function has printed, also if it put other streams in place."""
+        for stream in self._streams:
+            stream.flush()
+
+    def threads_left(self) -> list[str]:
+        """Return the names of the threads that a run has left behind; such a rank can't be trusted again."""
+        if threading.active_count() <= len(self._threads):
+            return []
+        return [thread.name for thread in threading.enumerate() if not self._is_own(thread)]
+
+    def restore(self) -> None:
+        """Put everything back that has changed."""
+        os.chdir(self._directory)
+        sys.stdout, sys.stderr = self._streams
+        if sys.path != self._path:
+            sys.path[:] = self._path
+        _restore_torch_settings(self._torch)
+        self._restore_handlers()
+        for owner, callables in self._callables:
+            _restore_callables(owner, callables)
+        self._watch_new_modules()
+        _restore_environment(self._environment)
+
+    def _is_own(self, thread: threading.Thread) -> bool:
+        return thread in self._threads or thread.name.startswith("vdist-")
+
+    def _restore_handlers(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        changed = {n: h for n, h in self._handlers.items() if signal.getsignal(n) is not h}
+        for number, handler in changed.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if changed:
+            self._after_signal_change()
+
+    def _watch_new_modules(self) -> None:
+        """Watch what the function has imported, from now on: later functions may patch it."""
+        if len(sys.modules) == len(self._modules):
+            return
+        for name in set(sys.modules) - self._modules:
+            module = sys.modules[name]
+            if _is_users_module(name) and hasattr(module, "__dict__"):
+                self._callables.append((module, _callables_of(module)))
+        self._modules = set(sys.modules)
 
 
-def _change_environment(changes: Mapping[str, str | None]) -> None:
-    for name, value in changes.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+def _set_default_device(device: torch.device) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def _set_grad_enabled(enabled: bool) -> None:
+    torch.set_grad_enabled(enabled)
+
+
+# Setters are called for what has changed only: some of them import the compiler, which takes seconds.
+_TORCH_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, _set_default_device),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_grad_enabled, _set_grad_enabled),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+)
+
+
+def _torch_settings() -> tuple[Any, ...]:
+    return tuple(read() for read, _ in _TORCH_SETTINGS)
+
+
+def _restore_torch_settings(settings: tuple[Any, ...]) -> None:
+    for (read, write), value in zip(_TORCH_SETTINGS, settings, strict=True):
+        if read() != value:
+            write(value)
+
+
+def _callables_of(owner: Any) -> dict[str, Any]:
+    """Return the functions and classes of a module or class; its other attributes may change as they like."""
+    return {name: value for name, value in vars(owner).items() if callable(value)}
+
+
+def _restore_callables(owner: Any, callables: Mapping[str, Any]) -> None:
+    now = vars(owner)
+    for name, value in callables.items():
+        if now.get(name) is not value:
+            setattr(owner, name, value)
+
+
+def _is_users_module(name: str) -> bool:
+    package = name.partition(".")[0]
+    return package not in sys.stdlib_module_names and package not in {"torch", "numpy", "pytest_vdist"}
 
 
 def _restore_environment(wanted: Mapping[bytes, bytes]) -> None:

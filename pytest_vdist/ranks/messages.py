@@ -88,7 +88,11 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a rank answers to a `Run`. `reusable` is False when the world must not serve another run."""
+    """What a rank answers to a `Run`.
+
+    `world_reusable` and `rank_reusable` are False when the process groups, or the process itself, must not
+    serve another run.
+    """
 
     serial: int
     outcome: Outcome
@@ -97,5 +101,6 @@ class Reply:
     raised: RaisedException | None = None
     warnings: tuple[RecordedWarning, ...] = ()
     log_records: tuple[dict[str, Any], ...] = ()
-    reusable: bool = True
+    world_reusable: bool = True
+    rank_reusable: bool = True
     traffic: Traffic = field(default_factory=Traffic)

@@ -211,12 +211,12 @@ def _agreed(replies: dict[int, Reply], world_size: int) -> bool:
 
 
 def _usable(reply: Reply | None) -> bool:
-    return reply is not None and reply.outcome is Outcome.RETURNED
+    return reply is not None and reply.outcome is Outcome.RETURNED and reply.rank_reusable
 
 
 def _world_is_clean(result: Result) -> bool:
     """Tell whether the world can serve another run: untouched, and no message is still under way in it."""
-    replies = [reply for reply in result.replies if reply is not None and reply.reusable]
+    replies = [reply for reply in result.replies if reply is not None and reply.world_reusable]
     if len(replies) < len(result.replies):
         return False
     traffic = [reply.traffic for reply in replies]

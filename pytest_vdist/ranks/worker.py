@@ -23,7 +23,7 @@ import torch
 
 from pytest_vdist.ranks import _compat, wire
 from pytest_vdist.ranks.context import RankContext, set_current_rank
-from pytest_vdist.ranks.isolation import restored_state
+from pytest_vdist.ranks.isolation import ProcessState
 from pytest_vdist.ranks.ledger import LEDGER_BYTES, LedgerPage
 from pytest_vdist.ranks.messages import Outcome, RaisedException, Reply, Run
 from pytest_vdist.ranks.observation import LogNotes, WarningNotes, recorded
@@ -68,7 +68,8 @@ def rank_main(link: Link, assignment: Assignment) -> None:
     os.setpgid(0, 0)  # a Ctrl-C at the terminal is the controller's to handle
     _redirect_output(link.stdout.detach(), link.stderr.detach())
     faulthandler.enable(file=2, all_threads=True)
-    faulthandler.register(STACKS_SIGNAL, file=link.stacks.detach(), all_threads=True)
+    stacks = link.stacks.detach()
+    _answer_with_stacks(stacks)
     watch = ProcessGroupWatch(LedgerPage(mmap.mmap(link.ledger.detach(), LEDGER_BYTES)))
     watch.install()
     wire.enter_rank()
@@ -77,9 +78,9 @@ def rank_main(link: Link, assignment: Assignment) -> None:
     os.environ.update(assignment.environment)
     os.environ.update(RANK=str(here.rank), LOCAL_RANK=str(here.rank))
     os.environ.update(WORLD_SIZE=str(here.world_size), LOCAL_WORLD_SIZE=str(here.world_size))
-    server = _Server(
-        World(here, watch), RankContext(here.rank, here.world_size, here.rank, _device(assignment))
-    )
+    set_current_rank(RankContext(here.rank, here.world_size, here.rank, _device(assignment)))
+    state = ProcessState(after_signal_change=lambda: _answer_with_stacks(stacks))
+    server = _Server(World(here, watch), state)
     link.connection.send_bytes(wire.dump_message(Reply(0, Outcome.RETURNED)))
     while True:
         try:
@@ -87,16 +88,17 @@ def rank_main(link: Link, assignment: Assignment) -> None:
         except (EOFError, ConnectionError):
             os._exit(0)
         link.connection.send_bytes(wire.dump_message(server.serve(wire.load_message(message))))
+        state.restore()  # after the answer: nobody waits for it
 
 
 class _Server:
     """Runs functions in this rank, one after the other."""
 
-    def __init__(self, world: World, context: RankContext) -> None:
+    def __init__(self, world: World, state: ProcessState) -> None:
         self._world = world
+        self._state = state
         self._warnings = WarningNotes()
         self._logs = LogNotes()
-        set_current_rank(context)
         set_current_world(world)
 
     def serve(self, run: Run) -> Reply:
@@ -104,19 +106,24 @@ class _Server:
             caught = stack.enter_context(self._warnings.recording(run.warning_filters))
             records = stack.enter_context(self._logs.recording(run.log_levels))
             reply = self._attempt(run)
-            sys.stdout.flush()
-            sys.stderr.flush()
+            self._state.flush()
             return replace(reply, warnings=recorded(caught), log_records=tuple(records))
 
     def _attempt(self, run: Run) -> Reply:
         try:
             self._world.enter(run.world, run.world_serial, run.master_port)
-            with restored_state(run.environment, run.seed):
-                value = _call(run.body)
+            self._state.begin_run(run.environment, run.seed)
+            value = _call(run.body)
         except BaseException as error:
             return _reply_of_exception(run, error)
-        reusable = self._world.clean() and not run.world.empty
-        return Reply(run.serial, Outcome.RETURNED, value, reusable=reusable, traffic=self._world.traffic())
+        return Reply(
+            run.serial,
+            Outcome.RETURNED,
+            value,
+            world_reusable=self._world.clean() and not run.world.empty,
+            rank_reusable=not self._state.threads_left(),
+            traffic=self._world.traffic(),
+        )
 
 
 def _call(body: bytes) -> bytes:
@@ -129,9 +136,9 @@ def _reply_of_exception(run: Run, error: BaseException) -> Reply:
     kind = _compat.outcome_of(error)
     if kind in {"skip", "xfail", "exit"}:
         outcome = {"skip": Outcome.SKIPPED, "xfail": Outcome.XFAILED, "exit": Outcome.EXITED}[kind]
-        return Reply(run.serial, outcome, reason=str(error), reusable=False)
+        return Reply(run.serial, outcome, reason=str(error), world_reusable=False)
     raised = RaisedException(type(error).__qualname__, str(error), _traceback_text(error), now)
-    return Reply(run.serial, Outcome.RAISED, raised=raised, reusable=False)
+    return Reply(run.serial, Outcome.RAISED, raised=raised, world_reusable=False)
 
 
 def _traceback_text(error: BaseException) -> str:
@@ -151,6 +158,12 @@ def _device(assignment: Assignment) -> torch.device:
     device = torch.device(assignment.device_type, assignment.rendezvous.rank)
     torch.get_device_module(device).set_device(device)
     return device
+
+
+def _answer_with_stacks(descriptor: int) -> None:
+    """Dump the stacks of all threads at the signal. Registering again without unregistering does nothing."""
+    faulthandler.unregister(STACKS_SIGNAL)
+    faulthandler.register(STACKS_SIGNAL, file=descriptor, all_threads=True)
 
 
 def _redirect_output(stdout: int, stderr: int) -> None:

@@ -153,7 +153,7 @@ def test_an_exception_that_cannot_be_pickled_is_told_all_the_same(distributed_ru
     class Odd(Exception):
         def __init__(self, a: int, b: int) -> None:
             super().__init__(f"{a} and {b}")
-            self.generator = (x for x in ())
+            self.generator = (x for x in range(0))
 
     def body() -> None:
         raise Odd(1, 2)
@@ -213,7 +213,8 @@ def _other_group() -> None:
     [
         (
             _reduce_or_wait,
-            "mismatched collectives: #1 of group default_pg is all_reduce of float32[2] on rank 0, barrier on rank 1",
+            "mismatched collectives: #1 of group default_pg is all_reduce of float32[2] on rank 0, "
+            "barrier on rank 1",
         ),
         (
             _other_group,

@@ -1,0 +1,167 @@
+"""What a function changes in its process does not reach the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from pytest_vdist import DistributedRun
+
+
+def _environment() -> None:
+    os.environ["LEFT_BEHIND"] = "1"
+    del os.environ["PATH"]
+
+
+def _directory() -> None:
+    os.chdir("/")
+
+
+def _dtype() -> None:
+    torch.set_default_dtype(torch.float64)
+
+
+def _threads() -> None:
+    torch.set_num_threads(2)
+
+
+def _grad() -> None:
+    torch.set_grad_enabled(False)
+
+
+def _deterministic() -> None:
+    torch.use_deterministic_algorithms(True)
+
+
+def _precision() -> None:
+    torch.set_float32_matmul_precision("medium")
+
+
+def _device() -> None:
+    torch.set_default_device("meta")
+
+
+def _random() -> None:
+    torch.manual_seed(77)
+
+
+def _handlers() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 3600)
+
+
+def _streams() -> None:
+    sys.stdout = sys.stderr
+
+
+def _path() -> None:
+    sys.path.insert(0, "/nowhere")
+
+
+def _patches() -> None:
+    dist.all_reduce = torch.ones = os.getpid = None  # type: ignore[assignment]
+
+
+def _state() -> list[Any]:
+    return [
+        dict(os.environ),
+        os.getcwd(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        str(torch.get_default_device()),
+        torch.rand(2).tolist(),
+        [str(signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGUSR1)],
+        signal.getitimer(signal.ITIMER_REAL),
+        sys.stdout is sys.stderr,
+        list(sys.path),
+        dist.all_reduce.__name__,
+        torch.ones.__name__,
+        os.getpid(),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _environment,
+        _directory,
+        _dtype,
+        _threads,
+        _grad,
+        _deterministic,
+        _precision,
+        _device,
+        _random,
+        _handlers,
+        _streams,
+        _path,
+        _patches,
+    ],
+    ids=lambda change: change.__name__.strip("_"),
+)
+def test_state_is_put_back_on_the_same_ranks(
+    distributed_run: DistributedRun, change: Callable[[], None]
+) -> None:
+    before = distributed_run(_state)
+
+    distributed_run(change)
+
+    for now, then in zip(distributed_run(_state), before, strict=True):
+        assert now[1:] == then[1:]
+        assert set(now[0].items()) ^ set(then[0].items()) == set()
+
+
+def test_stacks_can_still_be_had_after_a_function_took_the_signal(distributed_run: DistributedRun) -> None:
+    distributed_run(_handlers)
+
+    with pytest.raises(Exception, match=r"stack of rank 0:\n.*most recent call first"):
+        distributed_run(lambda: threading.Event().wait(), timeout=0.3)
+
+
+def test_a_patch_of_a_module_that_an_earlier_run_imported_is_undone(distributed_run: DistributedRun) -> None:
+    def use() -> str:
+        import execnet  # noqa: PLC0415
+
+        return execnet.makegateway.__name__
+
+    def patch() -> None:
+        import execnet  # noqa: PLC0415
+
+        setattr(execnet, "makegateway", dict)  # noqa: B010 - as monkeypatch does
+
+    distributed_run(use)
+    distributed_run(patch)
+
+    assert distributed_run(use) == ["makegateway"] * 2
+
+
+def test_ranks_with_a_thread_left_behind_are_replaced(distributed_run: DistributedRun) -> None:
+    def leave_a_thread() -> int:
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        return os.getpid()
+
+    before = distributed_run(leave_a_thread)
+
+    assert not set(before) & set(distributed_run(os.getpid))
+
+
+def test_a_thread_that_has_ended_costs_nothing(distributed_run: DistributedRun) -> None:
+    def run_a_thread() -> int:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+        return os.getpid()
+
+    assert distributed_run(run_a_thread) == distributed_run(os.getpid)
