@@ -30,6 +30,7 @@ class DeviceBackend:
     `probe` tells what is on this machine; it runs in the controller, which never forks, and may import torch.
     `shares_device` says whether several ranks may use one device (CPU): then it does not bound world sizes.
     `rank_environment` is set in every rank before torch makes a process group.
+    `visible_devices_variable` names the variable that tells the driver which devices a process may see.
     `reduction_dtypes` and `movement_dtypes` are names of torch dtypes that the process-group backend takes.
     """
 
@@ -43,3 +44,4 @@ class DeviceBackend:
     shares_device: bool = False
     rank_environment: Mapping[str, str] = field(default_factory=dict)
     start_method: str = "forkserver"
+    visible_devices_variable: str = ""

@@ -34,4 +34,5 @@ BACKEND = DeviceBackend(
     library_version=_library_version,
     reduction_dtypes=_REDUCTION_DTYPES,
     movement_dtypes=(*_REDUCTION_DTYPES, "bool", "float8_e4m3fn", "float8_e5m2"),
+    visible_devices_variable="CUDA_VISIBLE_DEVICES",
 )

@@ -36,4 +36,5 @@ BACKEND = DeviceBackend(
     reduction_dtypes=_REDUCTION_DTYPES,
     movement_dtypes=(*_REDUCTION_DTYPES, "bool"),
     start_method="spawn",
+    visible_devices_variable="ZE_AFFINITY_MASK",
 )

@@ -6,36 +6,34 @@ import itertools
 import logging
 import math
 import os
-import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from pytest_vdist.backends.base import DeviceBackend
+from pytest_vdist.backends.leases import DeviceLeases
 from pytest_vdist.ranks import _compat, emission, wire
-from pytest_vdist.ranks.launcher import Launcher
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, WorldSpec
 from pytest_vdist.ranks.team import Result, Team
+from pytest_vdist.ranks.teams import Devices, WarmTeams, device_slots
 
-_MOST_IDLE_RANKS = 16
+_LEASE_TIMEOUT = 900.0
 _MOST_RANKS = 1024
 _SEED = 0
-
-
-class RankLostWarning(UserWarning):
-    """Warned when the process of an idle rank has ended by itself; the run goes on with fresh ranks."""
 
 
 class RankPool:
     """Runs functions on ranks of one device backend. All processes end with `close`, or with this process."""
 
-    def __init__(self, backend: DeviceBackend, device_count: int) -> None:
+    def __init__(
+        self, backend: DeviceBackend, device_count: int, notify: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Start nothing yet. `notify` is told how the start of many ranks goes on."""
         self._backend = backend
-        self._device_count = device_count
-        self._launcher = Launcher(backend.start_method, backend.rank_environment)
-        self._teams: OrderedDict[int, Team] = OrderedDict()
+        self._teams = WarmTeams(backend, device_count, notify)
+        self._leases = DeviceLeases(backend.name, device_slots(backend, device_count))
         self._serials = itertools.count(1)
         self._log_levels = _LogLevels()
         self._filters: tuple[list[Any], bytes] = ([], b"")
@@ -60,22 +58,22 @@ class RankPool:
         __tracebackhide__ = True
         self._check(world_size, timeout, env)
         body = wire.dump_body(function, args, kwargs)
-        team = self._team(world_size, fresh=fresh)
-        try:
-            result = team.execute(self._dispatch(team, world, body, env), timeout)
-        finally:
-            if fresh and not team.closed:
-                team.close()
+        with self._leased(world_size) as devices:
+            team = self._teams.start(world_size, devices) if fresh else self._teams.take(world_size, devices)
+            try:
+                result = team.execute(self._dispatch(team, world, body, env), timeout)
+            finally:
+                if fresh and not team.closed:
+                    team.close()
         return self._conclude(result)
 
     def close(self) -> None:
         """End every rank process."""
-        while self._teams:
-            self._teams.popitem()[1].close()
+        self._teams.close()
 
     def pids(self) -> list[int]:
         """Return the process ids of all warm ranks."""
-        return [pid for team in self._teams.values() for pid in team.pids]
+        return self._teams.pids()
 
     def _check(self, world_size: int, timeout: float, env: Mapping[str, str] | None) -> None:
         if (
@@ -85,10 +83,10 @@ class RankPool:
         ):
             message = f"world_size must be a whole number from 1 to {_MOST_RANKS}, got {world_size!r}"
             raise ValueError(message)
-        if world_size > self._device_count and not self._backend.shares_device:
+        if world_size > len(self._leases.slots) and not self._backend.shares_device:
             message = (
                 f"world_size={world_size} needs {world_size} devices of backend {self._backend.name!r}, "
-                f"this machine has {self._device_count}; ask for fewer or use the marker vdist_world_size"
+                f"this machine has {len(self._leases.slots)}; ask for fewer or mark the test"
             )
             raise ValueError(message)
         if not (isinstance(timeout, int | float) and math.isfinite(timeout) and timeout > 0):
@@ -99,27 +97,19 @@ class RankPool:
             message = f"env must map names to text, got {wrong[0][0]!r}: {wrong[0][1]!r}"
             raise TypeError(message)
 
-    def _team(self, world_size: int, *, fresh: bool) -> Team:
-        if fresh:
-            self._make_room(world_size)
-            return Team(self._launcher, world_size, self._backend.device_type)
-        team = self._teams.pop(world_size, None)
-        if team is not None and not team.closed:
-            lost = team.ended_ranks()
-            if lost:
-                team.kill()
-                warnings.warn(f"between two runs ended {'; '.join(lost)}", RankLostWarning, stacklevel=4)
-        if team is None or team.closed:
-            self._make_room(world_size)
-            team = Team(self._launcher, world_size, self._backend.device_type)
-        self._teams[world_size] = team
-        return team
-
-    def _make_room(self, world_size: int) -> None:
-        """End the teams used least recently, so that idle ranks hold neither devices nor much memory."""
-        most = _MOST_IDLE_RANKS if self._backend.shares_device else self._device_count
-        while self._teams and sum(self._teams) + world_size > most:
-            self._teams.popitem(last=False)[1].close()
+    @contextmanager
+    def _leased(self, world_size: int) -> Iterator[Devices]:
+        """Hold a device for each rank; where ranks share one, so many places to run in."""
+        if self._backend.shares_device:
+            with self._leases.hold(min(world_size, len(self._leases.slots)), timeout=_LEASE_TIMEOUT):
+                yield ()
+            return
+        # Without a variable that hides devices, ranks can be placed on the first ones only.
+        movable = bool(self._backend.visible_devices_variable)
+        among = self._leases.slots if movable else self._leases.slots[:world_size]
+        warm = self._teams.devices_of_warm(world_size)
+        with self._leases.hold(world_size, among=among, preferred=warm, timeout=_LEASE_TIMEOUT) as devices:
+            yield devices
 
     def _dispatch(self, team: Team, world: WorldSpec, body: bytes, env: Mapping[str, str] | None) -> Run:
         serial = next(self._serials)

@@ -6,12 +6,12 @@ import contextlib
 import fcntl
 import mmap
 import os
-import select
 import signal
 import time
 from typing import Any
 
 from multiprocess import reduction
+from multiprocess.connection import wait
 
 from pytest_vdist.ranks import _compat, failures, stacks, wire, worker
 from pytest_vdist.ranks.ledger import LEDGER_BYTES, LedgerPage, LedgerReading
@@ -64,7 +64,7 @@ class RankProcess:
         return int(self._process.sentinel)
 
     def ended(self) -> bool:
-        return bool(select.select([self.sentinel], [], [], 0)[0])
+        return bool(wait([self.sentinel], 0))
 
     def exit_text(self) -> str:
         """Say how the process ended. Its pipes close a moment before its exit code is there."""
@@ -174,7 +174,7 @@ def _read_until_quiet(descriptor: int) -> str:
     chunks: list[bytes] = []
     while True:
         quiet = _STACKS_QUIET if chunks else _STACKS_PATIENCE
-        wait = min(quiet, deadline - time.monotonic())
-        if wait <= 0 or not select.select([descriptor], [], [], wait)[0]:
+        patience = min(quiet, deadline - time.monotonic())
+        if patience <= 0 or not wait([descriptor], patience):
             return b"".join(chunks).decode(errors="replace")
         chunks.append(os.read(descriptor, 1 << 16))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pickle
 import selectors
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.ranks import _compat, worker
 from pytest_vdist.ranks.failures import (
     DistributedRunError,
@@ -24,6 +25,7 @@ from pytest_vdist.ranks.process import RankProcess
 from pytest_vdist.ranks.world import Rendezvous
 
 _START_TIMEOUT = 120.0
+_NOTICE_EVERY = 1.0
 _GRACE = 0.5  # after the first failure, for the others to fail too: their error may be the clearer one
 _CLOSE_TIMEOUT = 1.0
 
@@ -40,7 +42,15 @@ class Result:
 class Team:
     """Warm ranks of one world size. A failure closes it: half-finished traffic can't be trusted."""
 
-    def __init__(self, launcher: Launcher, world_size: int, device_type: str) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        backend: DeviceBackend,
+        world_size: int,
+        devices: Sequence[str],
+        notify: Callable[[str], None],
+    ) -> None:
+        """Start the ranks on `devices`, one each in order; none are named where ranks share a device."""
         self.world_size = world_size
         self.controller_environment = _compat.environment_snapshot()
         self.world: tuple[WorldSpec, int] | None = None
@@ -53,9 +63,9 @@ class Team:
             with launcher.starting():
                 for rank in range(world_size):
                     rendezvous = Rendezvous(host, port, rank, world_size)
-                    assignment = worker.Assignment(rendezvous, device_type, launcher.environment())
+                    assignment = _assignment(launcher, backend, rendezvous, devices)
                     self._add(RankProcess(launcher.context, assignment))
-            self._await_ready()
+            self._await_ready(notify)
         except BaseException:
             self.kill()
             raise
@@ -115,9 +125,13 @@ class Team:
             rank.release(max(0.0, deadline - time.monotonic()))
         self._ranks = []
 
-    def _await_ready(self) -> None:
+    def _await_ready(self, notify: Callable[[str], None]) -> None:
         gathering = _Gathering(self._ranks, self._selector)
-        gathering.wait(time.monotonic() + _START_TIMEOUT)
+        deadline = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < deadline and not gathering.complete:
+            gathering.wait(min(deadline, time.monotonic() + _NOTICE_EVERY))
+            if not gathering.complete:
+                notify(f"vdist: {len(gathering.replies)} of {self.world_size} ranks are ready")
         if len(gathering.replies) < self.world_size:
             statuses = gathering.statuses()
             missing = [s for s in statuses if s.state is not State.RETURNED]
@@ -139,6 +153,16 @@ class Team:
         return Result(tuple(replies.get(rank) for rank in range(self.world_size)), failure, output)
 
 
+def _assignment(
+    launcher: Launcher, backend: DeviceBackend, rendezvous: Rendezvous, devices: Sequence[str]
+) -> worker.Assignment:
+    """Return what a rank is told; it sees the devices of its team alone, as 0 to world size - 1."""
+    environment = launcher.environment()
+    if backend.visible_devices_variable and devices:
+        environment[backend.visible_devices_variable] = ",".join(devices)
+    return worker.Assignment(rendezvous, backend.device_type, environment)
+
+
 class _Gathering:
     """Collects one reply from every rank, and notes who died and when."""
 
@@ -155,9 +179,13 @@ class _Gathering:
         except OSError:
             self._note_death(rank)
 
+    @property
+    def complete(self) -> bool:
+        return len(self.replies) + len(self._died) == len(self._ranks)
+
     def wait(self, deadline: float) -> None:
         """Return when every rank has answered or died, or at the deadline; soon after the first failure."""
-        while len(self.replies) + len(self._died) < len(self._ranks):
+        while not self.complete:
             limit = deadline if self._failed_at is None else min(deadline, self._failed_at + _GRACE)
             ready = self._selector.select(max(0.0, limit - time.monotonic()))
             if not ready:

@@ -1,0 +1,204 @@
+"""Devices are used by one session at a time: leases across all processes of this machine.
+
+A lease is a bound socket in Linux's abstract namespace: whoever can bind the slot's name has it, and the
+kernel takes it back when the holder ends, however it ends. Nothing is on disk. Who waits is connected to the
+holder and notices the end of the connection. One waiter at a time collects slots: the others queue behind it
+in order, so a run that needs all devices is not starved by runs that need a few.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from multiprocess.connection import wait
+
+_QUEUE_LENGTH = 128
+_RETRY = 0.01  # the holder's queue is full, or it has just gone: rare, and nothing to wait on
+
+
+class LeaseTimeoutError(Exception):
+    """Raised when the devices of a run did not become free in time."""
+
+
+class DeviceLeases:
+    """The slots of one kind of device, shared by all sessions of this user on this machine."""
+
+    def __init__(self, kind: str, slots: Sequence[str]) -> None:
+        self._kind = kind
+        self._slots = tuple(slots)
+        self._prefix = f"\0pytest-vdist/{os.getuid()}/{kind}/"
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return self._slots
+
+    @contextmanager
+    def hold(
+        self,
+        count: int,
+        *,
+        timeout: float,
+        among: Sequence[str] | None = None,
+        preferred: Sequence[Sequence[str]] = (),
+    ) -> Iterator[tuple[str, ...]]:
+        """Hold `count` slots, in the order of `slots`, while the context is open.
+
+        `among` are those that will do, by default all. A free set of `preferred` is taken first. Raises
+        LeaseTimeoutError, naming the processes that hold slots, after `timeout` seconds, and ValueError if
+        there are not so many slots.
+        """
+        candidates = self._slots if among is None else tuple(among)
+        if count > len(candidates):
+            raise ValueError(f"{count} slots of {self._kind} were asked for, there are {len(candidates)}")
+        deadline = time.monotonic() + timeout
+        turnstile = self._enter(deadline)
+        try:
+            held = self._collect(count, candidates, preferred, deadline)
+        finally:
+            _pass_on(turnstile)
+        try:
+            yield tuple(slot for slot in self._slots if slot in held)
+        finally:
+            for each in held.values():
+                each.close()
+
+    def _enter(self, deadline: float) -> socket.socket:
+        """Become the one that collects; wait in the queue of the one who does."""
+        while True:
+            turnstile = _bind(self._prefix + "turnstile")
+            if turnstile is not None:
+                return turnstile
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting:
+                if not _connect(waiting, self._prefix + "turnstile"):
+                    self._pause(deadline, [])
+                    continue
+                self._wait([waiting], deadline)
+                received = _receive_socket(waiting)
+            if received is not None:
+                return received
+
+    def _collect(
+        self, count: int, candidates: Sequence[str], preferred: Sequence[Sequence[str]], deadline: float
+    ) -> dict[str, socket.socket]:
+        held = next(filter(None, (self._take_set(slots) for slots in preferred if len(slots) == count)), {})
+        try:
+            while len(held) < count:
+                for slot in candidates:
+                    taken = None if slot in held or len(held) == count else _bind(self._prefix + slot)
+                    if taken is not None:
+                        held[slot] = taken
+                if len(held) < count:
+                    self._await_any([slot for slot in candidates if slot not in held], deadline)
+        except BaseException:
+            for each in held.values():
+                each.close()
+            raise
+        return held
+
+    def _take_set(self, slots: Sequence[str]) -> dict[str, socket.socket]:
+        """Take exactly these, or none."""
+        held: dict[str, socket.socket] = {}
+        for slot in slots:
+            taken = _bind(self._prefix + slot)
+            if taken is None:
+                for each in held.values():
+                    each.close()
+                return {}
+            held[slot] = taken
+        return held
+
+    def _await_any(self, slots: Sequence[str], deadline: float) -> None:
+        waiting = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in slots]
+        try:
+            pairs = zip(waiting, slots, strict=True)
+            if all(_connect(each, self._prefix + slot) for each, slot in pairs):
+                self._wait(waiting, deadline)
+            else:
+                self._pause(deadline, waiting)
+        finally:
+            for each in waiting:
+                each.close()
+
+    def _wait(self, waiting: Sequence[socket.socket], deadline: float) -> None:
+        if not wait(list(waiting), max(0.0, deadline - time.monotonic())):
+            raise LeaseTimeoutError(self._timeout_text(waiting))
+
+    def _pause(self, deadline: float, waiting: Sequence[socket.socket]) -> None:
+        if time.monotonic() > deadline:
+            raise LeaseTimeoutError(self._timeout_text(waiting))
+        wait([], _RETRY)
+
+    def _timeout_text(self, waiting: Sequence[socket.socket]) -> str:
+        holders = sorted({pid for each in waiting if (pid := _peer(each))})
+        by = f"; they are held by {', '.join(_process_text(pid) for pid in holders)}" if holders else ""
+        return (
+            f"not enough of the {len(self._slots)} devices of {self._kind} became free in time{by}; "
+            "end the other session, or run fewer at once"
+        )
+
+
+def _bind(name: str) -> socket.socket | None:
+    holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        holder.bind(name)
+    except OSError:  # somebody has it
+        holder.close()
+        return None
+    holder.listen(_QUEUE_LENGTH)
+    return holder
+
+
+def _connect(waiting: socket.socket, name: str) -> bool:
+    waiting.setblocking(False)
+    try:
+        waiting.connect(name)
+    except (BlockingIOError, ConnectionRefusedError):
+        return False
+    return True
+
+
+def _pass_on(turnstile: socket.socket) -> None:
+    """Hand the turnstile, with its queue, to the first that waits; without any, let it go."""
+    turnstile.setblocking(False)
+    with turnstile:
+        while True:
+            try:
+                first, _ = turnstile.accept()
+            except BlockingIOError:
+                return
+            with first:
+                try:
+                    socket.send_fds(first, [b"t"], [turnstile.fileno()])
+                except OSError:  # that one has given up
+                    continue
+                return
+
+
+def _receive_socket(waiting: socket.socket) -> socket.socket | None:
+    try:
+        data, descriptors, _, _ = socket.recv_fds(waiting, 1, 1)
+    except OSError:  # the holder has gone without passing it on
+        return None
+    return socket.socket(fileno=descriptors[0]) if data and descriptors else None
+
+
+def _peer(waiting: socket.socket) -> int:
+    try:
+        credentials = waiting.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:
+        return 0
+    return int(struct.unpack("3i", credentials)[0])
+
+
+def _process_text(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as command:
+            words = command.read().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        words = ""
+    return f"process {pid} ({words[:80]})" if words else f"process {pid}"

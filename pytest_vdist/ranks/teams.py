@@ -1,0 +1,75 @@
+"""The warm teams of a session: found again by world size and devices, ended when others need the room."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+
+from pytest_vdist.backends.base import DeviceBackend
+from pytest_vdist.ranks.launcher import Launcher
+from pytest_vdist.ranks.team import Team
+
+_MOST_IDLE_RANKS = 16
+_TEAMS_PER_DEVICE = 2
+
+Devices = tuple[str, ...]
+
+
+class RankLostWarning(UserWarning):
+    """Warned when the process of an idle rank has ended by itself; the run goes on with fresh ranks."""
+
+
+class WarmTeams:
+    """Teams of one device backend, the one used last at the end."""
+
+    def __init__(self, backend: DeviceBackend, device_count: int, notify: Callable[[str], None]) -> None:
+        self._backend = backend
+        self._launcher = Launcher(backend.start_method, backend.rank_environment)
+        self._teams: OrderedDict[tuple[int, Devices], Team] = OrderedDict()
+        self._most = _MOST_IDLE_RANKS if backend.shares_device else _TEAMS_PER_DEVICE * device_count
+        self._notify = notify
+
+    def devices_of_warm(self, world_size: int) -> list[Devices]:
+        """Return the devices on which a team of that size is warm, the one used last first."""
+        return [devices for size, devices in reversed(self._teams) if size == world_size]
+
+    def take(self, world_size: int, devices: Devices) -> Team:
+        """Return a warm team, or a new one where none is warm or one of its ranks has ended."""
+        team = self._teams.pop((world_size, devices), None)
+        if team is not None and not team.closed:
+            lost = team.ended_ranks()
+            if lost:
+                team.kill()
+                warnings.warn(f"between two runs ended {'; '.join(lost)}", RankLostWarning, stacklevel=5)
+        if team is None or team.closed:
+            team = self.start(world_size, devices)
+        self._teams[world_size, devices] = team
+        return team
+
+    def start(self, world_size: int, devices: Devices) -> Team:
+        """Start a team that is not kept."""
+        while self._teams and sum(size for size, _ in self._teams) + world_size > self._most:
+            self._teams.popitem(last=False)[1].close()
+        return Team(self._launcher, self._backend, world_size, devices, self._notify)
+
+    def close(self) -> None:
+        while self._teams:
+            self._teams.popitem()[1].close()
+
+    def pids(self) -> list[int]:
+        return [pid for team in self._teams.values() for pid in team.pids]
+
+
+def device_slots(backend: DeviceBackend, device_count: int) -> list[str]:
+    """Return the names under which the devices of this machine are leased.
+
+    They are the driver's own, so that a session that may see some of them only agrees with one that sees all.
+    Where ranks share a device the slots are places to run in: four for each core, and at least eight.
+    """
+    if backend.shares_device:
+        return [str(n) for n in range(max(8, 4 * (os.cpu_count() or 1)))]
+    visible = os.environ.get(backend.visible_devices_variable, "") if backend.visible_devices_variable else ""
+    named = [name.strip() for name in visible.split(",") if name.strip()]
+    return named[:device_count] if len(named) >= device_count else [str(n) for n in range(device_count)]
