@@ -118,11 +118,26 @@ def test_every_declared_dtype_and_layout_is_gathered(
     cases = [
         Case("all_gatherv", shape, dtype, {"dim": dim, "sizes": sizes}, layout=layout, values="movement")
         for dtype in movement_dtypes
+        for shape, dim, sizes, layout in (
+            ((4, 3, 5), 1, growing(world_size), "transposed"),
+            ((7,), 0, growing(world_size), "contiguous"),
+            ((7, 2), 0, None, "strided"),
+        )
+    ]
+    cases += [
+        Case(
+            "all_gatherv",
+            shape,
+            torch.float32,
+            {"dim": dim, "sizes": sizes},
+            layout=layout,
+            values="movement",
+        )
         for layout in LAYOUTS
         for shape, dim, sizes in (
             ((4, 3, 5), 1, growing(world_size)),
-            ((4, 3, 5), 0, None),
             ((7,), 0, growing(world_size)),
+            ((4, 3), 0, None),
         )
         if layout_fits(layout, shape)
     ]

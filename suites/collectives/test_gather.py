@@ -59,8 +59,7 @@ def test_views_are_gathered_as_their_copies(coordinator_run: CoordinatorRun, wor
         Case("gather", shape, dtype, {"dst": dst, "dim": dim}, layout=layout, values="movement")
         for layout in LAYOUTS
         for shape in ((6,), (4, 3), (2, 3, 5), (2, 3, 2, 2))
-        for dim in {0, len(shape) - 1}
-        for dst, dtype in ((0, torch.float32), (world_size - 1, torch.uint8))
+        for dim, dst, dtype in ((0, 0, torch.float32), (-1, world_size - 1, torch.uint8))
         if layout_fits(layout, shape)
     ]
     cases += [

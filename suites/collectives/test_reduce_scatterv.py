@@ -74,8 +74,8 @@ def test_equal_parts_are_summed_as_by_reduce_scatter(
     for shape, dim in DIMS:
         with_sizes = scattered(shape, dim, [shape[dim]] * world_size)
         without = Case("reduce_scatterv", with_sizes.shape, torch.float32, {"dim": dim})
-        none = Case("reduce_scatterv", with_sizes.shape, torch.float32, {"dim": dim, "sizes": None})
-        cases += [with_sizes, without, none]
+        cases += [with_sizes, without]
+    cases += [Case("reduce_scatterv", (3, 5 * world_size), torch.float32, {"sizes": None})]
     assert_cases(coordinator_run, cases, world_size=world_size)
 
 
@@ -110,8 +110,12 @@ def test_every_declared_dtype_and_layout_is_summed(
     cases = [
         scattered(shape, dim, sizes, dtype, layout=layout)
         for dtype in reduction_dtypes
+        for shape, dim, layout in (((4, 3, 5), 1, "transposed"), ((7,), 0, "contiguous"))
+    ]
+    cases += [
+        scattered(shape, dim, sizes, layout=layout)
         for layout in LAYOUTS
-        for shape, dim in (((4, 3, 5), 1), ((7,), 0))
+        for shape, dim in (((4, 3, 5), 1), ((4, 3), 0), ((7,), 0))
         if layout_fits(layout, shape)
     ]
     cases += [
