@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pytest
+
+
+@contextmanager
+def capture_suspended(config: pytest.Config) -> Iterator[None]:
+    """Give standard input and output back to the terminal for a while.
+
+    pytest 8.3 to 9.2: only the capture manager can also give back the input.
+    """
+    manager = config.pluginmanager.getplugin("capturemanager")
+    if manager is None:
+        yield
+        return
+    manager.suspend(in_=True)
+    try:
+        yield
+    finally:
+        manager.resume()
 
 
 def fixture_definition(metafunc: pytest.Metafunc, name: str) -> pytest.FixtureDef[Any] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from pytest_vdist import terminal
 from pytest_vdist.backends.registry import availability
 from pytest_vdist.options import options_of
 
@@ -166,9 +167,12 @@ def implementation(request: pytest.FixtureRequest) -> ImplementationSpec:
 
 
 @pytest.fixture(scope="session")
-def capabilities(implementation: ImplementationSpec) -> Capabilities:
-    """Give what the implementation under test declares."""
-    return implementation.load().capabilities()
+def capabilities(
+    backend: str, implementation: ImplementationSpec, request: pytest.FixtureRequest
+) -> Capabilities:
+    """Give what the implementation under test declares for the device."""
+    device = options_of(request.config).backend_named(backend)
+    return implementation.load().capabilities(device.device_type)
 
 
 @pytest.fixture(scope="session")
@@ -199,13 +203,19 @@ def _dtypes(names: tuple[str, ...]) -> list[torch.dtype]:
 def _rank_pools(request: pytest.FixtureRequest) -> Iterator[Callable[[str], _Runner]]:
     from pytest_vdist.ranks.pool import RankPool  # noqa: PLC0415 - imports torch, which an unused plugin must not
 
-    options = options_of(request.config)
+    config = request.config
+    options = options_of(config)
     runners: dict[str, _Runner] = {}
 
     def runner_of(backend: str) -> _Runner:
         if backend not in runners:
             device = options.backend_named(backend)
-            pool = RankPool(device, availability(device).device_count)
+            pool = RankPool(
+                device,
+                availability(device).device_count,
+                ask=lambda text: terminal.ask(config, text),
+                post_mortem=config.getoption("usepdb"),
+            )
             runners[backend] = _Runner(pool, device, options.timeout)
         return runners[backend]
 

@@ -34,6 +34,7 @@ class Run:
     """One dispatch to all ranks. `world_serial` names the world; a rank that holds another one replaces it.
 
     `master_port` is that of the store which `env://` finds; no other world has used it.
+    With `post_mortem`, a rank debugs an exception before it answers.
     `environment` is relative to the environment in which the ranks were started; None removes a variable.
     """
 
@@ -45,7 +46,15 @@ class Run:
     warning_filters: bytes
     log_levels: Mapping[str, int]
     seed: int
+    post_mortem: bool
     body: bytes
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a rank that is being debugged shows; it waits for a line."""
+
+    text: str
 
 
 class Outcome(Enum):

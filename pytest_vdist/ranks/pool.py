@@ -15,6 +15,7 @@ import pytest
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.leases import DeviceLeases
 from pytest_vdist.ranks import _compat, emission, wire
+from pytest_vdist.ranks.debugger import Ask
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, WorldSpec
 from pytest_vdist.ranks.team import Result, Team
 from pytest_vdist.ranks.teams import Devices, WarmTeams, device_slots
@@ -28,10 +29,21 @@ class RankPool:
     """Runs functions on ranks of one device backend. All processes end with `close`, or with this process."""
 
     def __init__(
-        self, backend: DeviceBackend, device_count: int, notify: Callable[[str], None] = lambda _: None
+        self,
+        backend: DeviceBackend,
+        device_count: int,
+        *,
+        notify: Callable[[str], None] = lambda _: None,
+        ask: Ask = lambda _: "",
+        post_mortem: bool = False,
     ) -> None:
-        """Start nothing yet. `notify` is told how the start of many ranks goes on."""
+        """Start nothing yet.
+
+        `notify` is told how the start of many ranks goes on. `ask` shows a text of a rank that is being
+        debugged and returns a line for it; with `post_mortem`, that is also any rank that raises.
+        """
         self._backend = backend
+        self._ask, self._post_mortem = ask, post_mortem
         self._teams = WarmTeams(backend, device_count, notify)
         self._leases = DeviceLeases(backend.name, device_slots(backend, device_count))
         self._serials = itertools.count(1)
@@ -61,7 +73,7 @@ class RankPool:
         with self._leased(world_size) as devices:
             team = self._teams.start(world_size, devices) if fresh else self._teams.take(world_size, devices)
             try:
-                result = team.execute(self._dispatch(team, world, body, env), timeout)
+                result = team.execute(self._dispatch(team, world, body, env), timeout, self._ask)
             finally:
                 if fresh and not team.closed:
                     team.close()
@@ -123,6 +135,7 @@ class RankPool:
             warning_filters=self._warning_filters(),
             log_levels=self._log_levels.read(),
             seed=_SEED,
+            post_mortem=self._post_mortem,
             body=body,
         )
 

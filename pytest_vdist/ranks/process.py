@@ -15,7 +15,7 @@ from multiprocess.connection import wait
 
 from pytest_vdist.ranks import _compat, failures, stacks, wire, worker
 from pytest_vdist.ranks.ledger import LEDGER_BYTES, LedgerPage, LedgerReading
-from pytest_vdist.ranks.messages import Reply
+from pytest_vdist.ranks.messages import Question, Reply
 
 _EXIT_PATIENCE = 1.0
 _STACKS_PATIENCE = 0.5
@@ -71,12 +71,12 @@ class RankProcess:
         self._process.join(_EXIT_PATIENCE)
         return failures.exit_text(self._process.exitcode)
 
-    def receive(self) -> Reply | None:
-        """Return the rank's reply, which must be there; None if the rank has ended without one."""
+    def receive(self) -> Reply | Question | None:
+        """Return the rank's message, which must be there; None if the rank has ended without one."""
         try:
             if self.connection.poll():
-                reply: Reply = wire.load_message(self.connection.recv_bytes())
-                return reply
+                message: Reply | Question = wire.load_message(self.connection.recv_bytes())
+                return message
         except (EOFError, OSError):
             return None
         return None

@@ -11,22 +11,21 @@ from typing import Any
 
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.ranks import _compat, worker
+from pytest_vdist.ranks.debugger import Ask
 from pytest_vdist.ranks.failures import (
     DistributedRunError,
-    RankStatus,
     RanksUnavailableError,
     State,
     failure_of,
 )
+from pytest_vdist.ranks.gathering import Gathering
 from pytest_vdist.ranks.launcher import Launcher
-from pytest_vdist.ranks.ledger import LedgerReading
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, Traffic, WorldSpec
 from pytest_vdist.ranks.process import RankProcess
 from pytest_vdist.ranks.world import Rendezvous
 
 _START_TIMEOUT = 120.0
 _NOTICE_EVERY = 1.0
-_GRACE = 0.5  # after the first failure, for the others to fail too: their error may be the clearer one
 _CLOSE_TIMEOUT = 1.0
 
 
@@ -86,10 +85,13 @@ class Team:
         """Describe the ranks whose processes have ended while nobody asked anything of them."""
         return [f"rank {rank.rank}: {rank.exit_text()}" for rank in self._ranks if rank.ended()]
 
-    def execute(self, run: Run, timeout: float) -> Result:
-        """Run on every rank and wait for all, at most `timeout` seconds. A failed team is killed already."""
+    def execute(self, run: Run, timeout: float, ask: Ask) -> Result:
+        """Run on every rank and wait for all, at most `timeout` seconds. A failed team is killed already.
+
+        `ask` converses with a rank that is being debugged; the time that it takes does not count.
+        """
         try:
-            result = self._execute(run, timeout)
+            result = self._execute(run, timeout, ask)
         except BaseException:
             self.kill()
             raise
@@ -126,7 +128,7 @@ class Team:
         self._ranks = []
 
     def _await_ready(self, notify: Callable[[str], None]) -> None:
-        gathering = _Gathering(self._ranks, self._selector)
+        gathering = Gathering(self._ranks, self._selector, lambda _: "")
         deadline = time.monotonic() + _START_TIMEOUT
         while time.monotonic() < deadline and not gathering.complete:
             gathering.wait(min(deadline, time.monotonic() + _NOTICE_EVERY))
@@ -139,10 +141,10 @@ class Team:
             message = f"rank {missing[0].rank} of {self.world_size} could not be started: {what}"
             raise RanksUnavailableError(message, statuses)
 
-    def _execute(self, run: Run, timeout: float) -> Result:
+    def _execute(self, run: Run, timeout: float, ask: Ask) -> Result:
         deadline = time.monotonic() + timeout
         message = pickle.dumps(run, protocol=pickle.HIGHEST_PROTOCOL)
-        gathering = _Gathering(self._ranks, self._selector)
+        gathering = Gathering(self._ranks, self._selector, ask)
         for rank in self._ranks:
             gathering.send(rank, message)
         gathering.wait(deadline)
@@ -161,76 +163,6 @@ def _assignment(
     if backend.visible_devices_variable and devices:
         environment[backend.visible_devices_variable] = ",".join(devices)
     return worker.Assignment(rendezvous, backend.device_type, environment)
-
-
-class _Gathering:
-    """Collects one reply from every rank, and notes who died and when."""
-
-    def __init__(self, ranks: Sequence[RankProcess], selector: selectors.BaseSelector) -> None:
-        self._ranks = ranks
-        self._selector = selector
-        self.replies: dict[int, Reply] = {}
-        self._died: dict[int, float] = {}
-        self._failed_at: float | None = None
-
-    def send(self, rank: RankProcess, message: bytes) -> None:
-        try:
-            rank.connection.send_bytes(message)
-        except OSError:
-            self._note_death(rank)
-
-    @property
-    def complete(self) -> bool:
-        return len(self.replies) + len(self._died) == len(self._ranks)
-
-    def wait(self, deadline: float) -> None:
-        """Return when every rank has answered or died, or at the deadline; soon after the first failure."""
-        while not self.complete:
-            limit = deadline if self._failed_at is None else min(deadline, self._failed_at + _GRACE)
-            ready = self._selector.select(max(0.0, limit - time.monotonic()))
-            if not ready:
-                return
-            for key, _ in ready:
-                self._receive(key.data)
-
-    def statuses(self) -> list[RankStatus]:
-        """Say how each rank stands; asks the stuck ones for their stacks."""
-        return [self._status(rank) for rank in self._ranks]
-
-    def _receive(self, rank: RankProcess) -> None:
-        if rank.rank in self.replies or rank.rank in self._died:
-            return
-        reply = rank.receive()
-        if reply is None:
-            self._note_death(rank)
-            return
-        self.replies[rank.rank] = reply
-        if reply.outcome is not Outcome.RETURNED and self._failed_at is None:
-            self._failed_at = time.monotonic()
-
-    def _note_death(self, rank: RankProcess) -> None:
-        now = time.monotonic()
-        self._died[rank.rank] = now
-        self._failed_at = self._failed_at or now
-
-    def _status(self, rank: RankProcess) -> RankStatus:
-        ledger = rank.read_ledger()
-        if rank.rank in self._died:
-            died = self._died[rank.rank]
-            reason, output = rank.exit_text(), rank.last_output()
-            return RankStatus(rank.rank, State.DIED, died, reason=reason, ledger=ledger, output=output)
-        if rank.rank in self.replies:
-            return _status_of_reply(rank.rank, self.replies[rank.rank], ledger)
-        return RankStatus(rank.rank, State.STUCK, time.monotonic(), ledger=ledger, stack=rank.stack())
-
-
-def _status_of_reply(rank: int, reply: Reply, ledger: LedgerReading) -> RankStatus:
-    if reply.outcome is Outcome.RETURNED:
-        return RankStatus(rank, State.RETURNED, 0.0, ledger=ledger)
-    if reply.outcome is Outcome.RAISED:
-        assert reply.raised is not None
-        return RankStatus(rank, State.RAISED, reply.raised.monotonic, raised=reply.raised, ledger=ledger)
-    return RankStatus(rank, State.SKIPPED, 0.0, reason=reply.reason, ledger=ledger)
 
 
 def _agreed(replies: dict[int, Reply], world_size: int) -> bool:

@@ -23,9 +23,10 @@ import torch
 
 from pytest_vdist.ranks import _compat, wire
 from pytest_vdist.ranks.context import RankContext, set_current_rank
+from pytest_vdist.ranks.debugger import RankDebugger
 from pytest_vdist.ranks.isolation import ProcessState
 from pytest_vdist.ranks.ledger import LEDGER_BYTES, LedgerPage
-from pytest_vdist.ranks.messages import Outcome, RaisedException, Reply, Run
+from pytest_vdist.ranks.messages import Outcome, Question, RaisedException, Reply, Run
 from pytest_vdist.ranks.observation import LogNotes, WarningNotes, recorded
 from pytest_vdist.ranks.watch import ProcessGroupWatch
 from pytest_vdist.ranks.world import Rendezvous, World, set_current_world
@@ -80,7 +81,9 @@ def rank_main(link: Link, assignment: Assignment) -> None:
     os.environ.update(WORLD_SIZE=str(here.world_size), LOCAL_WORLD_SIZE=str(here.world_size))
     set_current_rank(RankContext(here.rank, here.world_size, here.rank, _device(assignment)))
     state = ProcessState(after_signal_change=lambda: _answer_with_stacks(stacks))
-    server = _Server(World(here, watch), state)
+    debugger = RankDebugger(lambda text: _ask(link.connection, text))
+    debugger.install()
+    server = _Server(World(here, watch), state, debugger)
     link.connection.send_bytes(wire.dump_message(Reply(0, Outcome.RETURNED)))
     while True:
         try:
@@ -94,9 +97,10 @@ def rank_main(link: Link, assignment: Assignment) -> None:
 class _Server:
     """Runs functions in this rank, one after the other."""
 
-    def __init__(self, world: World, state: ProcessState) -> None:
+    def __init__(self, world: World, state: ProcessState, debugger: RankDebugger) -> None:
         self._world = world
         self._state = state
+        self._debugger = debugger
         self._warnings = WarningNotes()
         self._logs = LogNotes()
         set_current_world(world)
@@ -115,7 +119,10 @@ class _Server:
             self._state.begin_run(run.environment, run.seed)
             value = _call(run.body)
         except BaseException as error:
-            return _reply_of_exception(run, error)
+            reply = _reply_of_exception(run, error)
+            if run.post_mortem and reply.outcome is Outcome.RAISED:
+                self._debugger.post_mortem(error, lambda frame: _is_runner(frame.f_code.co_filename))
+            return reply
         return Reply(
             run.serial,
             Outcome.RETURNED,
@@ -144,9 +151,18 @@ def _reply_of_exception(run: Run, error: BaseException) -> Reply:
 def _traceback_text(error: BaseException) -> str:
     """Format the traceback from the function's own first frame on: nobody looks for errors in the runner."""
     description = traceback.TracebackException.from_exception(error)
-    frames = [frame for frame in description.stack if not frame.filename.startswith(_RUNNER_FOLDER)]
+    frames = [frame for frame in description.stack if not _is_runner(frame.filename)]
     description.stack = traceback.StackSummary.from_list(frames or list(description.stack))
     return "".join(description.format()).rstrip()
+
+
+def _is_runner(filename: str) -> bool:
+    return filename.startswith(_RUNNER_FOLDER)
+
+
+def _ask(connection: Any, text: str) -> str:
+    connection.send_bytes(wire.dump_message(Question(text)))
+    return bytes(connection.recv_bytes()).decode()
 
 
 _RUNNER_FOLDER = os.path.join(os.path.dirname(__file__), "")
