@@ -184,7 +184,8 @@ def refuse_what_is_missing(options: Options) -> None:
             or options.split_group != (False,)
             or options.compile_modes != ("eager",)
         ):
-            _require_capabilities(options)
+            for chosen in options.backends:
+                _require_capabilities(chosen, options)
     except (BackendError, ImplementationError) as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -201,19 +202,19 @@ def _require_devices(chosen: DeviceBackend, options: Options) -> None:
         )
 
 
-def _require_capabilities(options: Options) -> None:
+def _require_capabilities(chosen: DeviceBackend, options: Options) -> None:
     name = options.implementation.name
-    capabilities = options.implementation.load().capabilities()
+    capabilities = options.implementation.load().capabilities(chosen.device_type)
     if True in options.split_group and not capabilities.supports("split_group"):
         raise pytest.UsageError(
-            f"implementation {name!r} does not have the capability 'split_group', asked for by "
-            f"{options.origin('split_group')}: {capabilities.unsupported['split_group']}; "
-            f"pass --vdist-split-group=off"
+            f"implementation {name!r} does not have the capability 'split_group' on {chosen.name}, asked for "
+            f"by {options.origin('split_group')}: {capabilities.unsupported['split_group']}; "
+            f"pass --vdist-split-group=off, or a --vdist-backend that has it"
         )
     declared = ",".join(capabilities.compile_modes)
     for mode in options.compile_modes:
         if mode not in capabilities.compile_modes:
             raise pytest.UsageError(
-                f"implementation {name!r} has the capability 'compile_modes' for {declared} only, "
-                f"got {mode!r} from {options.origin('compile_modes')}; pass --vdist-compile={declared}"
+                f"implementation {name!r} has the capability 'compile_modes' on {chosen.name} for {declared} "
+                f"only, got {mode!r} from {options.origin('compile_modes')}; pass --vdist-compile={declared}"
             )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 # torch 2.13 renamed both and warns on the old names.
 _all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -33,3 +38,121 @@ def backend_name(group: dist.ProcessGroup, device: torch.device) -> str | None:
     except RuntimeError:
         return None
     return str(backend.name())
+
+
+def default_store() -> Any:
+    """Return the store of the default process group (`_get_default_store`, torch 1.8 and newer)."""
+    return distributed_c10d._get_default_store()
+
+
+def split_group_takes_backend() -> bool:
+    """Tell whether `split_group` can keep some of the parent's backends, as from torch 2.13 on."""
+    return "backend" in inspect.signature(dist.split_group).parameters
+
+
+def trial_of_splitting_on_cpu() -> str | None:
+    """Return torch's refusal to split a gloo group of one rank; None where it does that.
+
+    None as well where this process has a default process group already, so that nothing can be tried.
+    """
+    if dist.is_initialized():
+        return None
+    dist.init_process_group("cpu:gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        dist.split_group(split_ranks=[[0]])
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    finally:
+        dist.destroy_process_group()
+    return None
+
+
+def split_group(
+    parent: dist.ProcessGroup,
+    partition: list[list[int]],
+    *,
+    timeout: timedelta | None,
+    description: str,
+    name: str,
+    backend: str | None,
+) -> dist.ProcessGroup | None:
+    """Split `parent` and return the group of this rank; None on a rank in no list.
+
+    `name` must be new on all ranks. Up to torch 2.13 a rank in no list gets None, later NON_GROUP_MEMBER.
+    """
+    keep = {} if backend is None else {"backend": backend}
+    with _named(name):
+        group = dist.split_group(parent, partition, timeout=timeout, group_desc=description, **keep)
+    return group if isinstance(group, dist.ProcessGroup) else None
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Let `split_group` name the group after `name` and the first rank of its list.
+
+    torch 2.11 to 2.13 hash the ranks and the number of groups that are alive on this rank. Ranks with
+    different pasts get different names and wait for each other; a group that is made again after its
+    destruction gets its old name and finds the old addresses in the store. `_process_group_name` has been
+    there since torch 2.0; where `split_group` does not call it, this changes nothing.
+    """
+    original = distributed_c10d._process_group_name
+
+    def process_group_name(ranks: list[int], use_hashed_name: bool) -> str:
+        return f"{name}:{ranks[0]}" if use_hashed_name else str(original(ranks, use_hashed_name))
+
+    distributed_c10d._process_group_name = process_group_name  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        distributed_c10d._process_group_name = original
+
+
+def prepare_to_split(group: dist.ProcessGroup, device: torch.device) -> None:
+    """Complete what torch up to 2.13 leaves out of a default process group and misses when it splits it.
+
+    The default backend of a group with a vendor's backend (`_set_default_backend`, torch 2.0 and newer), and
+    the ranks, without which the split of any but the first group of a process reads beyond an empty vector
+    (https://github.com/pytorch/pytorch/pull/192109).
+    """
+    if group.name() == "undefined":
+        own = dist.Backend.backend_type_map.get(configured_backends(group).get(device.type, ""))
+        group._set_default_backend(own or dist.ProcessGroup.BackendType.CUSTOM)
+    for device_type in configured_backends(group):
+        options = getattr(group._get_backend(torch.device(device_type)), "options", None)
+        if getattr(options, "global_ranks_in_group", None) == []:
+            options.global_ranks_in_group = list(range(group.size()))  # type: ignore[union-attr]
+
+
+def can_split_off(group: dist.ProcessGroup, device: torch.device) -> bool:
+    """Tell whether `split_group` can keep the backend of `device` alone: it must be the group's default one.
+
+    torch 2.13 names the default backend by its kind, so that every vendor's is called "custom".
+    """
+    own = configured_backends(group).get(device.type)
+    return split_group_takes_backend() and group.name() in {own, "custom"}
+
+
+def configured_backends(group: dist.ProcessGroup) -> dict[str, str]:
+    """Return the names of the backends of `group` by device type, as torch registered them."""
+    return dict(pair.split(":", 1) for pair in dist.get_backend_config(group).split(","))
+
+
+def bound_device(group: dist.ProcessGroup) -> torch.device | None:
+    """Return the `device_id` with which `group` was made (`bound_device_id`, torch 2.3 and newer)."""
+    return group.bound_device_id
+
+
+def supports_splitting(group: dist.ProcessGroup, device: torch.device) -> bool:
+    """Tell what the backend of `device` says of itself (`supports_splitting`, torch 2.3 and newer)."""
+    return bool(getattr(group._get_backend(device), "supports_splitting", False))
+
+
+def set_timeout(group: dist.ProcessGroup, timeout: timedelta) -> None:
+    """Set the timeout of every backend of `group` that has another (`_set_default_timeout`, torch 2.2 on).
+
+    torch's own `_set_pg_timeout` leaves vendors' backends alone up to 2.13.
+    """
+    for device_type in configured_backends(group):
+        backend: Any = group._get_backend(torch.device(device_type))
+        if getattr(getattr(backend, "options", None), "_timeout", None) != timeout:
+            backend._set_default_timeout(timeout)

@@ -13,11 +13,11 @@ from . import names, objects
 from .arguments import Arguments
 from .communicators.protocol import Communicator
 from .communicators.single import SingleRankCommunicator
-from .envs import as_timeout
+from .envs import as_timeout, use_split_group
 from .handles import Handle, isend_object
 from .ordered_group import OrderedGroup
 from .platform import communicator_class, local_device, resolve_device_type
-from .subgroups import Subgroups, create_device_group, create_subgroups
+from .subgroups import GroupPlan, Subgroups, create_sibling, create_subgroups
 from .tensor_dict import Postprocess, Slicing, TensorDict, TensorDictChannel
 from .wire import REDUCTION_DTYPES
 
@@ -42,13 +42,16 @@ class GroupCoordinator:
         timeout: float | timedelta | None = None,
         cpu_timeout: float | timedelta | None = None,
         device_type: str | None = None,
+        split_group: bool | None = None,
     ) -> None:
         """Make the groups of all lists in `group_ranks` (global ranks) and take part in that of this rank.
 
         Every rank of the world calls it with the same arguments but for `local_rank`, and makes its
         coordinators in the same order. Timeouts are in seconds; None keeps the backend's own, as it does for
-        the backend and the device type, which torch picks. Raises ValueError for wrong arguments and on a
-        rank that is in no group.
+        the backend and the device type, which torch picks. `split_group` says whether the groups are split
+        off the default process group; None takes VDIST_DISTRIBUTED_USE_SPLIT_GROUP. Raises ValueError for
+        wrong arguments, on all ranks where their `group_ranks` differ, and on a rank that is in no group;
+        RuntimeError, on all ranks, where the default process group cannot be split.
         """
         self.timeout = as_timeout(timeout, "timeout")
         self.cpu_timeout = as_timeout(cpu_timeout, "cpu_timeout")
@@ -58,14 +61,16 @@ class GroupCoordinator:
         self.device = local_device(resolve_device_type(device_type), local_rank)
         self.device_index = self.device.index
         self.unique_name = names.next_name(group_name or "anonymous")
-        self._subgroups: Subgroups | None = create_subgroups(
+        self._plan = GroupPlan(
+            self.unique_name,
             self.group_ranks,
-            device=self.device,
-            backend=torch_distributed_backend,
-            timeout=self.timeout,
-            cpu_timeout=self.cpu_timeout,
-            name=self.unique_name,
+            self.device,
+            torch_distributed_backend,
+            self.timeout,
+            self.cpu_timeout,
+            use_split_group() if split_group is None else split_group,
         )
+        self._subgroups: Subgroups | None = create_subgroups(self._plan)
         self.ranks = self._subgroups.ranks
         self.rank = dist.get_rank()
         self.world_size = len(self.ranks)
@@ -112,6 +117,11 @@ class GroupCoordinator:
     @property
     def is_destroyed(self) -> bool:
         return self._subgroups is None
+
+    @property
+    def split_group(self) -> bool:
+        """Whether the process groups were split off the default one."""
+        return self._plan.split
 
     @property
     def device_group(self) -> dist.ProcessGroup:
@@ -370,14 +380,7 @@ class GroupCoordinator:
         Every rank of the world calls it, as for the constructor.
         """
         self._living()
-        description = group_desc or f"{self.unique_name}:sibling"
-        siblings = [
-            create_device_group(ranks, self.torch_distributed_backend, self.timeout, description)
-            for ranks in self.group_ranks
-        ]
-        return next(
-            group for group, ranks in zip(siblings, self.group_ranks, strict=True) if self.rank in ranks
-        )
+        return create_sibling(self._plan, group_desc or f"{self.unique_name}:sibling")
 
     def destroy(self) -> None:
         """Destroy the communicator and the process groups; a second call does nothing.

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
-from . import envs, names
+from . import envs, names, split_groups
 from .coordinator import GroupCoordinator
 from .platform import local_device, resolve_device_type, select_device, torch_device_type
 
@@ -31,6 +32,7 @@ def init_distributed_environment(  # noqa: PLR0917 - the order of arguments of v
     timeout: float | timedelta | None = None,
     cpu_timeout: float | timedelta | None = None,
     device_type: str | None = None,
+    split_group: bool | None = None,
 ) -> None:
     """Make the default process group, or take over the one that a launcher made, and the world's coordinator.
 
@@ -38,10 +40,12 @@ def init_distributed_environment(  # noqa: PLR0917 - the order of arguments of v
     `backend` None lets torch pick by device; `device_type` None takes torch's accelerator, or the CPU.
     Timeouts are in seconds; None takes VDIST_DISTRIBUTED_TIMEOUT_SECONDS and
     VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS, and without them the backend's own. The device is made the current
-    one. A second call with the same size and rank does nothing.
+    one. `split_group` says whether subgroups are split off the default process group, which then has a
+    backend for the CPU as well and is bound to the device; None takes VDIST_DISTRIBUTED_USE_SPLIT_GROUP.
+    A second call with the same size and rank does nothing.
 
     Raises ValueError for wrong or missing settings, RuntimeError where a world of another size or rank
-    exists.
+    exists, and where torch or the launcher's default process group cannot be split.
     """
     if _state.world is not None:
         _require_same_world(
@@ -63,13 +67,18 @@ def init_distributed_environment(  # noqa: PLR0917 - the order of arguments of v
         rank = _setting(rank, "RANK", "rank", distributed_init_method)
         _validate_rank(rank, world_size)
     device_type = resolve_device_type(device_type)
+    if split_group is None:
+        split_group = envs.use_split_group()
+    if split_group:
+        split_groups.require_torch(device_type)
     if local_rank < 0:
         local_rank = rank if "LOCAL_RANK" not in os.environ else _environment_number("LOCAL_RANK")
-    select_device(local_device(device_type, local_rank))
+    device = local_device(device_type, local_rank)
+    select_device(device)
     made_default_group = not dist.is_initialized()
     if made_default_group:
         dist.init_process_group(
-            backend=backend or _backend_for(device_type),
+            **_backend_settings(device, backend, split_group=split_group),
             init_method=distributed_init_method,
             timeout=device_timeout,
             world_size=world_size,
@@ -83,6 +92,7 @@ def init_distributed_environment(  # noqa: PLR0917 - the order of arguments of v
             timeout=device_timeout,
             cpu_timeout=host_timeout,
             device_type=device_type,
+            split_group=split_group,
         )
     except BaseException:
         if made_default_group:
@@ -105,13 +115,17 @@ def distributed_environment_is_initialized() -> bool:
 def create_group(
     group_ranks: Sequence[Sequence[int]], group_name: str | None = None, **options: Any
 ) -> GroupCoordinator:
-    """Make a coordinator on the world's device and with its timeouts; `options` go to `GroupCoordinator`."""
+    """Make a coordinator on the world's device, with its timeouts and its way of making groups.
+
+    `options` go to `GroupCoordinator`.
+    """
     world = get_world_group()
     inherited = {
         "local_rank": world.local_rank,
         "timeout": world.timeout,
         "cpu_timeout": world.cpu_timeout,
         "device_type": world.device.type,
+        "split_group": world.split_group,
     }
     return GroupCoordinator(group_ranks, group_name=group_name, **(inherited | options))
 
@@ -127,6 +141,15 @@ def destroy_distributed_environment() -> None:
     if _state.made_default_group and dist.is_initialized():
         dist.destroy_process_group()
     _state.world, _state.made_default_group = None, False
+
+
+def _backend_settings(device: torch.device, backend: str | None, *, split_group: bool) -> dict[str, Any]:
+    if not split_group:
+        return {"backend": backend or _backend_for(device.type)}
+    return {
+        "backend": split_groups.default_backend(device.type, backend),
+        "device_id": split_groups.bound_device(device),
+    }
 
 
 def _backend_for(device_type: str) -> str | None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 DISTRIBUTED_TIMEOUT = "VDIST_DISTRIBUTED_TIMEOUT_SECONDS"
 CPU_DISTRIBUTED_TIMEOUT = "VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS"
+USE_SPLIT_GROUP = "VDIST_DISTRIBUTED_USE_SPLIT_GROUP"
 LONGEST_TIMEOUT = timedelta(days=1)
 
 
@@ -20,6 +21,20 @@ def distributed_timeout(environ: Mapping[str, str] = os.environ) -> timedelta | 
 def cpu_distributed_timeout(environ: Mapping[str, str] = os.environ) -> timedelta | None:
     """Read the timeout of CPU groups from its variable; None keeps the backend's own."""
     return _timeout_variable(CPU_DISTRIBUTED_TIMEOUT, environ)
+
+
+def use_split_group(environ: Mapping[str, str] = os.environ) -> bool:
+    """Read whether subgroups are made by `split_group` instead of `new_group`: "1" or "0", which is default.
+
+    Raises ValueError for anything else.
+    """
+    text = environ.get(USE_SPLIT_GROUP, "0")
+    if text not in {"0", "1"}:
+        raise ValueError(
+            f"environment variable {USE_SPLIT_GROUP}={text!r} is not 0 or 1; set 1 to make subgroups by "
+            "split_group, or unset it to make them by new_group"
+        )
+    return text == "1"
 
 
 def as_timeout(value: float | timedelta | None, name: str) -> timedelta | None:

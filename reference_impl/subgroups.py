@@ -6,14 +6,62 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
+from functools import cached_property
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
 
 from . import _compat
+from .agreement import agree
+from .new_groups import NewGroups
+from .split_groups import SplitGroups
 
-CPU_BACKEND = "gloo"
+
+class GroupMaker(Protocol):
+    """A way to make process groups. Every rank of the world calls it with the same lists of global ranks.
+
+    Each rank gets the group of its own list, and None where it is in none. `description` is what torch shows;
+    `key` is the same on all ranks and never used before.
+    """
+
+    def obstacle(self) -> str | None: ...
+    def device_group(
+        self, partition: Sequence[Sequence[int]], timeout: timedelta | None, description: str, key: str
+    ) -> dist.ProcessGroup | None: ...
+    def cpu_group(
+        self, partition: Sequence[Sequence[int]], timeout: timedelta | None, description: str, key: str
+    ) -> dist.ProcessGroup | None: ...
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """The process groups of a coordinator, for all lists of ranks in `group_ranks`.
+
+    `backend` None takes that of the default process group; a timeout None keeps the backend's own. `split`
+    says whether they are made by `split_group` or by `new_group`.
+    """
+
+    name: str
+    group_ranks: list[list[int]]
+    device: torch.device
+    backend: str | None
+    timeout: timedelta | None
+    cpu_timeout: timedelta | None
+    split: bool
+
+    @cached_property
+    def maker(self) -> GroupMaker:
+        return SplitGroups(self.device, self.backend) if self.split else NewGroups(self.backend)
+
+    def own_ranks(self, rank: int) -> list[int]:
+        return next(list(ranks) for ranks in self.group_ranks if rank in ranks)
+
+    def text(self, description: str) -> str:
+        """Describe what must be the same on every rank."""
+        way = "split_group" if self.split else "new_group"
+        backend = "" if self.backend is None else f" with backend {self.backend!r}"
+        return f"the groups {self.group_ranks} of {description!r} by {way}{backend}"
 
 
 @dataclass(frozen=True)
@@ -59,46 +107,47 @@ def validate_group_ranks(group_ranks: Sequence[Sequence[int]], world_size: int) 
         )
 
 
-def create_subgroups(
-    group_ranks: Sequence[Sequence[int]],
-    *,
-    device: torch.device,
-    backend: str | None,
-    timeout: timedelta | None,
-    cpu_timeout: timedelta | None,
-    name: str,
-) -> Subgroups:
-    """Make the process groups of every list in `group_ranks` and return those of this rank.
+def create_subgroups(plan: GroupPlan) -> Subgroups:
+    """Make the process groups of every list of the plan and return those of this rank.
 
-    All ranks of the world call it with the same lists. `backend` None takes that of the default process
-    group; a timeout None keeps the backend's own. Raises ValueError, after all groups exist, on a rank that
+    All ranks of the world call it with the same plan, but for the device's index. Raises, before any group is
+    made and on all ranks alike, ValueError for lists that are wrong or differ between ranks, and RuntimeError
+    where torch or the default process group cannot do it; ValueError, after all groups exist, on a rank that
     is in none.
     """
-    require_default_group()
-    validate_group_ranks(group_ranks, dist.get_world_size())
-    rank, own = dist.get_rank(), None
-    for ranks in group_ranks:
-        device_group = create_device_group(ranks, backend, timeout, f"{name}:device")
-        cpu_group = dist.new_group(
-            list(ranks), timeout=cpu_timeout, backend=CPU_BACKEND, group_desc=f"{name}:cpu"
-        )
-        if rank in ranks:
-            own = Subgroups(list(ranks), device_group, cpu_group)
-    if own is None:
+    number = _agreed(plan, plan.name)
+    device_group = plan.maker.device_group(
+        plan.group_ranks, plan.timeout, f"{plan.name}:device", f"{plan.name}:device:{number}"
+    )
+    cpu_group = plan.maker.cpu_group(
+        plan.group_ranks, plan.cpu_timeout, f"{plan.name}:cpu", f"{plan.name}:cpu:{number}"
+    )
+    if device_group is None or cpu_group is None:
         raise ValueError(
-            f"rank {rank} is in no group of {name!r}, group_ranks={[list(ranks) for ranks in group_ranks]}: "
+            f"rank {dist.get_rank()} is in no group of {plan.name!r}, group_ranks={plan.group_ranks}: "
             "add it to one, if only as a group of its own"
         )
-    require_device_backend(own, device, backend, name)
+    own = Subgroups(plan.own_ranks(dist.get_rank()), device_group, cpu_group)
+    require_device_backend(own, plan)
     return own
 
 
-def create_device_group(
-    ranks: Sequence[int], backend: str | None, timeout: timedelta | None, description: str
-) -> dist.ProcessGroup:
-    """Make one device group; every rank of the world calls it, members or not."""
-    group = dist.new_group(list(ranks), timeout=timeout, backend=backend, group_desc=description)
-    return cast("dist.ProcessGroup", group)
+def create_sibling(plan: GroupPlan, description: str) -> dist.ProcessGroup:
+    """Make a second device group for every list of the plan and return that of this rank, a member."""
+    number = _agreed(plan, description)
+    group = plan.maker.device_group(
+        plan.group_ranks, plan.timeout, description, f"{plan.name}:sibling:{number}"
+    )
+    assert group is not None, "ranks in no group have no coordinator to ask"
+    return group
+
+
+def _agreed(plan: GroupPlan, description: str) -> int:
+    """Make sure that all ranks are about to make the same groups, and that these are groups of the world."""
+    require_default_group()
+    number = agree(plan.text(description), plan.maker.obstacle(), plan.cpu_timeout)
+    validate_group_ranks(plan.group_ranks, dist.get_world_size())
+    return number
 
 
 def require_default_group() -> None:
@@ -109,14 +158,15 @@ def require_default_group() -> None:
         )
 
 
-def require_device_backend(own: Subgroups, device: torch.device, backend: str | None, name: str) -> None:
-    """Raise RuntimeError, and destroy the groups, where the device group cannot move tensors of `device`."""
-    if _compat.backend_name(own.device_group, device) is not None:
+def require_device_backend(own: Subgroups, plan: GroupPlan) -> None:
+    """Raise RuntimeError, and destroy the groups, where the device group cannot move the device's tensors."""
+    if _compat.backend_name(own.device_group, plan.device) is not None:
         return
     own.destroy()
+    backend, device = plan.backend, plan.device
     origin = f"backend {backend!r}" if backend else "the default process group, whose backends it takes,"
     raise RuntimeError(
-        f"group {name!r} cannot move tensors on {device}: {origin} has no backend for {device.type!r}; "
+        f"group {plan.name!r} cannot move tensors on {device}: {origin} has no backend for {device.type!r}; "
         f"initialise the default group for that device, or name a backend, such as "
         f"torch_distributed_backend={dist.get_default_backend_for_device(device)!r}"
     )

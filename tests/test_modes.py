@@ -9,7 +9,7 @@ from pytest_vdist import Capabilities
 
 class Able:
     name = "able"
-    def capabilities(self): return Capabilities(compile_modes=("eager", "inductor"))
+    def capabilities(self, device_type): return Capabilities(compile_modes=("eager", "inductor"))
     def init(self, settings): ...
     def coordinator(self, group_ranks, *, name, **options): ...
     def destroy(self): ...
@@ -252,16 +252,16 @@ def test_split_group_needs_the_capability(argument: str, pytester: pytest.Pytest
         unable=IMPLEMENTATION.replace("compile_modes=", "unsupported={'split_group': 'no'}, compile_modes=")
     )
     assert usage_error(pytester, "--vdist-impl=unable.py:Able", argument) == (
-        "ERROR: implementation 'unable.py:Able' does not have the capability 'split_group', "
-        "asked for by the command line: no; pass --vdist-split-group=off"
+        "ERROR: implementation 'unable.py:Able' does not have the capability 'split_group' on cpu, "
+        "asked for by the command line: no; pass --vdist-split-group=off, or a --vdist-backend that has it"
     )
 
 
 def test_a_compile_mode_needs_the_capability(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(able=IMPLEMENTATION)
     assert usage_error(pytester, "--vdist-impl=able.py:Able", "--vdist-compile=all") == (
-        "ERROR: implementation 'able.py:Able' has the capability 'compile_modes' for eager,inductor only, "
-        "got 'aot_eager' from the command line; pass --vdist-compile=eager,inductor"
+        "ERROR: implementation 'able.py:Able' has the capability 'compile_modes' on cpu for eager,inductor "
+        "only, got 'aot_eager' from the command line; pass --vdist-compile=eager,inductor"
     )
 
 

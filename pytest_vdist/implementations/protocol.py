@@ -36,7 +36,8 @@ class InitSettings:
     """All that an implementation needs in a rank to make the world. Times are in seconds.
 
     `backend` None lets torch pick the process-group backend by device. `timeout` governs device groups,
-    `cpu_timeout` CPU groups; None keeps the backend's own default.
+    `cpu_timeout` CPU groups; None keeps the backend's own default. `split_group` asks for subgroups that are
+    split off the default process group; where that is unsupported, it must be refused with an error.
     """
 
     rank: int
@@ -132,11 +133,14 @@ class Coordinator(Protocol):
 
 
 class Implementation(Protocol):
-    """One coordinator library, as the suites drive it. `init`, `coordinator`, `destroy` run inside a rank."""
+    """One coordinator library, as the suites drive it. `init`, `coordinator`, `destroy` run inside a rank.
+
+    `capabilities` says what it claims on devices of a type ("cpu", "cuda", …); it is asked outside the ranks.
+    """
 
     name: str
 
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self, device_type: str) -> Capabilities: ...
     def init(self, settings: InitSettings) -> None: ...
     def coordinator(self, group_ranks: list[list[int]], *, name: str, **options: Any) -> Coordinator: ...
     def destroy(self) -> None: ...

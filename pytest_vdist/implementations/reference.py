@@ -10,6 +10,7 @@ from pytest_vdist.reference_impl.environment import (
     destroy_distributed_environment,
     init_distributed_environment,
 )
+from pytest_vdist.reference_impl.split_groups import torch_obstacle
 
 if TYPE_CHECKING:
     from pytest_vdist.implementations.protocol import Coordinator
@@ -20,18 +21,13 @@ class ReferenceImplementation:
 
     name = "reference"
 
-    def capabilities(self) -> Capabilities:
-        return Capabilities(
-            compile_modes=("eager",),
-            unsupported={"split_group": "the reference creates every subgroup with new_group"},
-        )
+    def capabilities(self, device_type: str) -> Capabilities:
+        """Declare what this torch can do on devices of that type."""
+        obstacle = torch_obstacle(device_type)
+        return Capabilities(unsupported={} if obstacle is None else {"split_group": obstacle})
 
     def init(self, settings: InitSettings) -> None:
         """Make the default process group and the world. Raises what `init_distributed_environment` raises."""
-        if settings.split_group:
-            raise NotImplementedError(
-                "the reference implementation does not create subgroups with split_group"
-            )
         init_distributed_environment(
             world_size=settings.world_size,
             rank=settings.rank,
@@ -41,10 +37,11 @@ class ReferenceImplementation:
             timeout=settings.timeout,
             cpu_timeout=settings.cpu_timeout,
             device_type=settings.device_type,
+            split_group=settings.split_group,
         )
 
     def coordinator(self, group_ranks: list[list[int]], *, name: str, **options: Any) -> Coordinator:
-        """Make a coordinator with the world's device and timeouts; `options` go to GroupCoordinator."""
+        """Make a coordinator as the world's; `options` go to GroupCoordinator."""
         return create_group(group_ranks, group_name=name, **options)
 
     def destroy(self) -> None:

@@ -15,14 +15,14 @@ from pytest_vdist import Capabilities
 
 class Vendor:
     name = "vendor"
-    def capabilities(self): return Capabilities(unsupported={"all_gatherv": "no ragged kernels"})
+    def capabilities(self, device_type): return Capabilities(unsupported={"all_gatherv": "no ragged kernels"})
     def init(self, settings): ...
     def coordinator(self, group_ranks, *, name, **options): ...
     def destroy(self): ...
 
 class Incomplete:
     name = "incomplete"
-    def capabilities(self): return Capabilities()
+    def capabilities(self, device_type): return Capabilities()
     def init(self, settings): ...
 
 class Nameless(Vendor):
@@ -55,7 +55,7 @@ def test_the_reference_is_known_by_name() -> None:
 
 
 def test_the_reference_supports_what_it_does_not_declare_unsupported() -> None:
-    capabilities = ImplementationSpec.resolve("reference", "the default").load().capabilities()
+    capabilities = ImplementationSpec.resolve("reference", "the default").load().capabilities("nodev")
     assert not capabilities.supports("split_group")
     assert capabilities.supports("all_gatherv")
 
@@ -63,7 +63,7 @@ def test_the_reference_supports_what_it_does_not_declare_unsupported() -> None:
 def test_a_file_is_found_from_the_current_directory_and_kept_absolute(vendor_file: Path) -> None:
     spec = ImplementationSpec.resolve("vendor_comm.py:Vendor", ORIGIN)
     assert spec.target == f"{vendor_file}:Vendor"
-    assert spec.load().capabilities().unsupported == {"all_gatherv": "no ragged kernels"}
+    assert spec.load().capabilities("cpu").unsupported == {"all_gatherv": "no ragged kernels"}
 
 
 def test_a_module_is_imported_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
