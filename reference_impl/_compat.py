@@ -98,7 +98,8 @@ def _named(name: str) -> Iterator[None]:
     original = distributed_c10d._process_group_name
 
     def process_group_name(ranks: list[int], use_hashed_name: bool) -> str:
-        return f"{name}:{ranks[0]}" if use_hashed_name else str(original(ranks, use_hashed_name))
+        given = original(ranks, use_hashed_name)
+        return f"{name}:{ranks[0]}" if use_hashed_name else str(given)
 
     distributed_c10d._process_group_name = process_group_name  # type: ignore[assignment]
     try:

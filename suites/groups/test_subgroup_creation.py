@@ -1,4 +1,4 @@
-"""Groups made by new_group and by split_group: the same members, order and results, whatever was made before."""
+"""Groups by new_group and by split_group: the same members, order and results, whatever was made before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CYCLES = 3
 
 
 def layouts(world_size: int) -> list[Groups]:
-    """Return groups of all ranks, of neighbours, of strides, in descending order, within others, of one rank."""
+    """Return groups of all ranks, of neighbours, of strides, in descending order, uneven, of one rank."""
     ranks = list(range(world_size))
     half = world_size // 2
     return [
@@ -105,7 +105,7 @@ def test_groups_of_every_layout_work_side_by_side(
     world_size: int,
     split_group: bool,
 ) -> None:
-    """Coordinators of every layout take turns, in changing orders; members, order and results are the lists'."""
+    """Coordinators of every layout take turns in changing orders; members, order and results are right."""
     wanted = [groups for groups in layouts(world_size) if all(groups)]
 
     def body(init_method: str) -> dict[tuple[int, int], dict[str, Any]]:

@@ -21,6 +21,7 @@ from pytest_vdist import (
 LIMIT = 1.0
 OTHER_LIMIT = 60.0
 DEADLINE = 30.0
+KINDS = ("barrier", "object")
 EARLIEST, LATEST = 0.9 * LIMIT, 5 * LIMIT
 
 
@@ -39,8 +40,8 @@ def wait_alone(kind: str, group: Coordinator, tensor: torch.Tensor) -> tuple[str
     return "", time.monotonic() - start
 
 
-def assert_ended_in_time(by_rank: list[tuple[str, float]], kind: str) -> None:
-    for rank, (error, seconds) in enumerate(by_rank):
+def assert_ended_in_time(by_rank: list[tuple[str, float]], kinds: tuple[str, str]) -> None:
+    for rank, (kind, (error, seconds)) in enumerate(zip(kinds, by_rank, strict=True)):
         assert error, f"rank {rank}: {kind} returned though no other rank took part"
         assert EARLIEST <= seconds <= LATEST, (
             f"rank {rank}: {kind} ended after {seconds:.2f} s with a limit of {LIMIT} s: {error}"
@@ -49,26 +50,24 @@ def assert_ended_in_time(by_rank: list[tuple[str, float]], kind: str) -> None:
 
 @pytest.mark.vdist_world_size(min=2, max=2)
 @pytest.mark.vdist_requirement("VD-SPL-005")
-@pytest.mark.parametrize("kind", ["barrier", "object"])
 def test_the_cpu_timeout_ends_waits_on_the_cpu(
     distributed_run: DistributedRun,
     implementation: ImplementationSpec,
     tmp_path: Path,
     world_size: int,
     split_group: bool,
-    kind: str,
 ) -> None:
-    """Ranks that wait alone for a barrier or an object get an error at the CPU timeout, not before or later."""
+    """A barrier and an object for which a rank waits alone end in an error at the CPU timeout, no sooner."""
     ranks = list(range(world_size))
 
     def body(init_method: str) -> tuple[str, float]:
         world = implementation.load()
         settings = replace(init_settings(init_method), split_group=split_group)
         world.init(replace(settings, timeout=OTHER_LIMIT, cpu_timeout=LIMIT))
-        # Each rank waits in a group of its own, all at the same time: a group is of no use afterwards.
+        # Each rank waits in a group of its own, both at the same time: a group is of no use afterwards.
         groups = [world.coordinator([ranks], name="group") for _ in ranks]
         own = groups[current_rank().rank]
-        ended = wait_alone(kind, own, torch.ones(3, device=own.device))
+        ended = wait_alone(KINDS[own.rank], own, torch.ones(3, device=own.device))
         world.destroy()
         return ended
 
@@ -77,10 +76,9 @@ def test_the_cpu_timeout_ends_waits_on_the_cpu(
         f"file://{tmp_path}/world",
         world_size=world_size,
         init_process_group=False,
-        fresh=True,
         timeout=DEADLINE,
     )
-    assert_ended_in_time(by_rank, kind)
+    assert_ended_in_time(by_rank, KINDS)
 
 
 @pytest.mark.vdist_world_size(min=2, max=2)
@@ -114,9 +112,8 @@ def test_the_device_timeout_ends_waits_on_the_device(
             f"file://{tmp_path}/world",
             world_size=world_size,
             init_process_group=False,
-            fresh=True,
             timeout=DEADLINE,
         )
     except RankDiedError:
         return  # the other way to end a wait; a rank that goes on waiting is reported as hung
-    assert_ended_in_time(by_rank, "all_reduce")
+    assert_ended_in_time(by_rank, ("all_reduce", "all_reduce"))
