@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from pytest_vdist.ranks import stacks
 from pytest_vdist.ranks.ledger import LedgerReading, first_mismatch, named
 from pytest_vdist.ranks.messages import RaisedException
 
@@ -188,7 +189,8 @@ def _standing(status: RankStatus) -> tuple[str, str]:
         place = f"{'in' if status.ledger.inside else 'after'} {status.ledger.last}"
     if status.state is State.DIED:
         return "died", f"{place}: {status.reason}"
-    return "is", place
+    at = "" if status.ledger.inside else stacks.place(status.stack)
+    return "is", f"{place}, at {at}" if at else place
 
 
 def _output_section(status: RankStatus) -> str:

@@ -107,7 +107,7 @@ def test_a_hang_ends_at_the_deadline_with_every_stack(distributed_run: Distribut
     assert text.startswith(
         "ranks 0, 1 of 2 have not finished within the timeout of 0.5 s: "
         "rank 0 is in all_reduce #2 of group default_pg of bfloat16[2, 2]; "
-        "rank 1 is after all_reduce #1 of group default_pg of float32[3]"
+        "rank 1 is after all_reduce #1 of group default_pg of float32[3], at body (test_failures.py:"
     )
     assert text.count(" in body") == 2
     assert "_wait_for_end" not in text
@@ -263,6 +263,7 @@ def test_a_rank_that_holds_the_gil_in_native_code_is_shown_with_its_stack(
 
     text = str(caught.value)
     assert "rank 0 is in barrier #2 of group default_pg; rank 1 is after barrier #1" in text
+    assert "of group default_pg, at body (test_failures.py:" in text
     assert text.count(" in body") == 2
     assert _next_run_is_clean(distributed_run)
 
