@@ -27,6 +27,20 @@ def capture_suspended(config: pytest.Config) -> Iterator[None]:
         manager.resume()
 
 
+def drop_default_deadline(function: Any) -> None:
+    """Take Hypothesis' default deadline of 200 ms from a property test; one that the user has set stays.
+
+    Hypothesis 6.100 to 6.170: the settings of a test are kept in `_hypothesis_internal_use_settings`, and a
+    decorator can't be applied where the test has one already.
+    """
+    from hypothesis import settings  # noqa: PLC0415 - it is loaded already: this is a property test
+
+    current = getattr(function, "_hypothesis_internal_use_settings", None)
+    default = settings().deadline
+    if current is not None and current.deadline == default:
+        function._hypothesis_internal_use_settings = settings(current, deadline=None)
+
+
 def fixture_definition(metafunc: pytest.Metafunc, name: str) -> pytest.FixtureDef[Any] | None:
     """Return the definition that a test will get for a fixture name, None if it has none.
 

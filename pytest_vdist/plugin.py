@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_vdist import header, modes, options, suite_items
+from pytest_vdist import header, modes, options, property_tests, suite_items
 from pytest_vdist.fixtures import (
     _rank_pools,
     capabilities,
@@ -80,3 +80,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not suite_items.is_xdist_worker(config):
         paths = (item.path for item in items)
         suite_items.refuse_suites_without_backend(options.options_of(config), paths)
+    property_tests.lift_deadlines(items)

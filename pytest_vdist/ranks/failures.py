@@ -18,6 +18,9 @@ from pytest_vdist.ranks import stacks
 from pytest_vdist.ranks.ledger import LedgerReading, first_mismatch, named
 from pytest_vdist.ranks.messages import RaisedException
 
+# Where users import the exceptions from: short enough for the lines of pytest's summary.
+_PUBLIC_HOME = "pytest_vdist"
+
 
 class State(Enum):
     RETURNED = "returned"
@@ -47,6 +50,8 @@ class DistributedRunError(Exception):
     `statuses` has one entry per rank; the text names the rank that failed first and what the others did.
     """
 
+    __module__ = _PUBLIC_HOME
+
     def __init__(self, headline: str, statuses: Sequence[RankStatus]) -> None:
         super().__init__(headline)
         self.headline = headline
@@ -59,17 +64,25 @@ class DistributedRunError(Exception):
 class RanksFailedError(DistributedRunError):
     """Raised when the function raised an exception on at least one rank."""
 
+    __module__ = _PUBLIC_HOME
+
 
 class RankDiedError(DistributedRunError):
     """Raised when the process of at least one rank ended during the run."""
+
+    __module__ = _PUBLIC_HOME
 
 
 class RanksHungError(DistributedRunError):
     """Raised when at least one rank did not finish before the deadline of the run."""
 
+    __module__ = _PUBLIC_HOME
+
 
 class RanksUnavailableError(DistributedRunError):
     """Raised when the rank processes could not be started."""
+
+    __module__ = _PUBLIC_HOME
 
 
 def failure_of(statuses: Sequence[RankStatus], timeout: float) -> DistributedRunError:

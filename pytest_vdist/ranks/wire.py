@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,12 +27,15 @@ _SUITES_PACKAGE = "pytest_vdist.suites"
 class CannotTravelError(TypeError):
     """Raised when a function, an argument or a result can't be sent to or from the ranks."""
 
+    __module__ = "pytest_vdist"  # as for the exceptions of failures.py
+
 
 def dump_body(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     """Serialise a call for the ranks.
 
     Raises CannotTravelError naming the variable or argument that can't travel.
     """
+    __tracebackhide__ = True
     _send_test_modules_by_value()
     try:
         return _dumps((function, tuple(args), dict(kwargs)))
@@ -39,7 +43,7 @@ def dump_body(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
         message = (
             f"{_describe(function)} can't be sent to the ranks: {_culprit(function, args, kwargs, error)}"
         )
-        raise CannotTravelError(message) from error
+        raise CannotTravelError(message) from None
 
 
 def load_body(data: bytes) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -56,7 +60,7 @@ def dump_result(value: Any) -> bytes:
             f"the function returned a {type(value).__qualname__} that can't be sent to the controller "
             f"({error}); return tensors, numbers, strings or containers of them"
         )
-        raise CannotTravelError(message) from error
+        raise CannotTravelError(message) from None
 
 
 def load_result(data: bytes) -> Any:
@@ -79,6 +83,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is torch.Tensor and not obj.is_sparse and not obj.is_quantized:
             return _reduce_tensor(obj)
+        if isinstance(obj, types.ModuleType) and obj.__name__ in _sent_by_value:
+            state = {name: value for name, value in vars(obj).items() if name not in _OF_THE_IMPORT_SYSTEM}
+            return _rebuild_module, (obj.__name__, state)
         return super().reducer_override(obj)
 
 
@@ -113,6 +120,12 @@ def _rebuild_tensor(
     return tensor.requires_grad_() if requires_grad else tensor
 
 
+def _rebuild_module(name: str, state: dict[str, Any]) -> types.ModuleType:
+    module = types.ModuleType(name)
+    vars(module).update(state)
+    return module
+
+
 def _in_controller() -> bool:
     return not _IN_RANK
 
@@ -126,18 +139,23 @@ def enter_rank() -> None:
     _IN_RANK = True
 
 
-_modules_seen = 0
+_modules_seen: tuple[int, str] = (0, "")
+_sent_by_value: set[str] = set()
+# Attributes of a module that lead to pytest's import hook and its whole configuration.
+_OF_THE_IMPORT_SYSTEM = frozenset({"__builtins__", "__cached__", "__loader__", "__spec__"})
 
 
 def _send_test_modules_by_value() -> None:
     """Register the modules that a rank could not import as pytest did: test modules and conftest files."""
     global _modules_seen  # noqa: PLW0603 - avoids a scan of sys.modules for each dispatch
-    if len(sys.modules) == _modules_seen:
+    modules = len(sys.modules), next(reversed(sys.modules))
+    if modules == _modules_seen:
         return
-    _modules_seen = len(sys.modules)
+    _modules_seen = modules
     for name, module in list(sys.modules.items()):
         if _compat.is_rewritten_by_pytest(module) and not _importable_in_ranks(name):
             cloudpickle.register_pickle_by_value(module)
+            _sent_by_value.add(name)
 
 
 def _importable_in_ranks(module_name: str) -> bool:

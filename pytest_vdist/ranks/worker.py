@@ -1,6 +1,7 @@
 """The life of a rank process: wait for a run, run the function, answer. Everything else serves that loop.
 
-It must not import pytest or hypothesis: a rank loads them only if the function under test did.
+It must not import pytest or hypothesis: it works without them. The fork server has pytest loaded already,
+for the sake of functions with rewritten asserts.
 """
 
 from __future__ import annotations

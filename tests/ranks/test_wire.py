@@ -38,3 +38,21 @@ def test_cloudpickle_is_left_as_it_was() -> None:
         assert cloudpickle_module._find_imported_submodules is not before
 
     assert cloudpickle_module._find_imported_submodules is before
+
+
+def test_a_rewritten_module_can_be_mentioned_as_an_object(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(checks="def check(value):\n    assert value == 3\n")
+    pytester.makeconftest("import pytest\npytest.register_assert_rewrite('checks')\n")
+    pytester.makepyfile(
+        """
+        import checks
+
+        def test_it(distributed_run):
+            distributed_run(lambda: checks.check(3))
+            distributed_run(lambda: checks.check(2 + 2))
+        """
+    )
+
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
+
+    result.stdout.fnmatch_lines(["*ranks 0, 1 of 2 raised AssertionError: assert 4 == 3*"])
