@@ -110,24 +110,21 @@ def test_receives_are_complete_after_handles_and_postprocess(
     def body(group: Coordinator) -> list[str]:
         def made_by(src: int) -> list[dict[str, Any]]:
             small = tensor_dict_input(movement_dtypes, rank=src, seed=src, device=group.device)
-            return [small, large_dict(src, 1, group.device), {}]
+            return [small, {}, large_dict(src, 1, group.device), large_dict(src, 2, group.device)]
 
         rank = group.rank_in_group
+        expected = made_by(rank - 1)
         sending: list[Any] = []
         if not is_last(group):
             sending = [handle for each in made_by(rank) for handle in group.isend_tensor_dict(each, rank + 1)]
+        receiving = [group.irecv_tensor_dict(rank - 1) for _ in expected] if rank > 0 else []
         found = []
-        if rank > 0:
-            receiving = [group.irecv_tensor_dict(rank - 1) for _ in made_by(rank)]
-            for _, handles, _ in receiving[:1]:
-                _wait(list(handles)[::-1])
-            for _, handles, _ in receiving[1:]:
-                _wait(handles)
-            for _, _, postprocess in receiving:
-                for function in postprocess:
-                    function()
-            for (got, _, _), want in zip(receiving, made_by(rank - 1), strict=True):
-                found += tensor_dict_differences(got, want)
+        # Backwards, messages and tensors: what was sent last is the last to arrive if it was not waited for.
+        for got, handles, postprocess in reversed(receiving):
+            _wait(list(handles)[:: 1 if len(expected) % 2 else -1])
+            for function in postprocess:
+                function()
+            found += tensor_dict_differences(_backwards(got), _backwards(expected.pop()))
         _wait(sending)
         return found
 
@@ -241,3 +238,8 @@ class _Memory(bytearray):
 def _wait(handles: Sequence[Any]) -> None:
     for handle in handles:
         handle.wait()
+
+
+def _backwards(tensor_dict: dict[str, Any] | None) -> dict[str, Any]:
+    assert tensor_dict is not None
+    return dict(reversed(tensor_dict.items()))
