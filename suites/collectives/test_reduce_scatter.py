@@ -29,6 +29,12 @@ def scattered(
     return Case("reduce_scatter", tuple(shape), dtype, {"dim": dim}, layout, values)
 
 
+def all_divisible(world_size: int) -> list[Case]:
+    """Make cases in which every dimension could be scattered, so that a wrong one raises no error."""
+    shape = (world_size, 2 * world_size, 3 * world_size)
+    return [Case("reduce_scatter", shape, torch.float32, {"dim": dim}) for dim in range(-3, 3)]
+
+
 @pytest.mark.vdist_requirement("VD-RS-001", "VD-RS-002")
 def test_sums_are_scattered_along_every_dimension(coordinator_run: CoordinatorRun, world_size: int) -> None:
     """Every rank gets its part of the exact sum, along every dimension, by default the last."""
@@ -40,13 +46,14 @@ def test_sums_are_scattered_along_every_dimension(coordinator_run: CoordinatorRu
     cases += [
         Case("reduce_scatter", (*shape[:-1], shape[-1] * world_size), torch.float32) for shape in SHAPES
     ]
+    cases += all_divisible(world_size)
     assert_cases(coordinator_run, cases, world_size=world_size)
 
 
 @pytest.mark.vdist_requirement("VD-RS-003")
 def test_gathered_parts_are_the_all_reduce(coordinator_run: CoordinatorRun, world_size: int) -> None:
     """all_gather of the parts along the same dimension equals all_reduce of the same tensor."""
-    cases = [scattered(shape, dim, world_size) for shape, dim in DIMS]
+    cases = [scattered(shape, dim, world_size) for shape, dim in DIMS] + all_divisible(world_size)
 
     def body(group: Coordinator, cases: list[Case]) -> list[str]:
         wrong = []

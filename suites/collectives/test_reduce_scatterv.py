@@ -76,6 +76,9 @@ def test_equal_parts_are_summed_as_by_reduce_scatter(
         without = Case("reduce_scatterv", with_sizes.shape, torch.float32, {"dim": dim})
         cases += [with_sizes, without]
     cases += [Case("reduce_scatterv", (3, 5 * world_size), torch.float32, {"sizes": None})]
+    # Where every dimension could be scattered, a wrong one raises no error.
+    divisible = (world_size, 2 * world_size, 3 * world_size)
+    cases += [Case("reduce_scatterv", divisible, torch.float32, {"dim": dim}) for dim in range(-3, 3)]
     assert_cases(coordinator_run, cases, world_size=world_size)
 
 
