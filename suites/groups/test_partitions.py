@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_wrong_lists_are_refused_on_every_rank(
         settings = replace(init_settings(init_method), split_group=split_group)
         world.init(replace(settings, timeout=SECONDS_TO_WAIT, cpu_timeout=SECONDS_TO_WAIT))
         refusals = {
-            what: refusal(lambda groups=groups: world.coordinator(groups, name="wrong"))
+            what: refusal(partial(world.coordinator, groups, name="wrong"))
             for what, (groups, _) in wrong(world_size).items()
         }
         gathered = gathered_after(world, world_size)
@@ -111,9 +112,7 @@ def test_lists_that_differ_between_ranks_are_refused_on_every_rank(
         settings = replace(init_settings(init_method), split_group=split_group)
         world.init(replace(settings, timeout=SECONDS_TO_WAIT, cpu_timeout=SECONDS_TO_WAIT))
         refusals = {
-            what: refusal(
-                lambda groups=groups: world.coordinator(groups(current_rank().rank), name="differing")
-            )
+            what: refusal(partial(world.coordinator, groups(current_rank().rank), name="differing"))
             for what, groups in differing(world_size).items()
         }
         gathered = gathered_after(world, world_size)
