@@ -126,6 +126,7 @@ class Team:
         for rank in self._ranks:
             rank.release(max(0.0, deadline - time.monotonic()))
         self._ranks = []
+        self._store = None
 
     def _await_ready(self, notify: Callable[[str], None]) -> None:
         gathering = Gathering(self._ranks, self._selector, lambda _: "")
