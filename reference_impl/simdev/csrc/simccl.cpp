@@ -1,0 +1,423 @@
+#include "simccl.h"
+
+#include "device.h"
+#include "staging.h"
+#include "work.h"
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+
+#include <algorithm>
+
+namespace simdev {
+namespace {
+
+GlooFactory& gloo_factory() {
+  static auto* factory = new GlooFactory; // holds a Python object, which must not be freed at exit
+  return *factory;
+}
+
+std::vector<Staged> staged(const Tensors& tensors) {
+  return {tensors.begin(), tensors.end()};
+}
+
+std::vector<Staged> staged_outputs(const Tensors& tensors) {
+  std::vector<Staged> all;
+  std::transform(tensors.begin(), tensors.end(), std::back_inserter(all), staged_output);
+  return all;
+}
+
+Tensors bytes_of(const std::vector<Staged>& all) {
+  Tensors bytes;
+  std::transform(all.begin(), all.end(), std::back_inserter(bytes), [](auto& one) { return one.bytes(); });
+  return bytes;
+}
+
+std::function<void()> writing_back(std::vector<Staged> all) {
+  return [all = std::move(all)] {
+    for (const auto& one : all) {
+      one.write_back();
+    }
+  };
+}
+
+void require_same_dtype(const Tensors& tensors, const at::Tensor& like) {
+  for (const auto& tensor : tensors) {
+    TORCH_CHECK(
+        tensor.scalar_type() == like.scalar_type(), "simccl needs tensors of one dtype, got ",
+        tensor.scalar_type(), " and ", like.scalar_type());
+  }
+}
+
+std::vector<int64_t> sizes_of(const Tensors& tensors) {
+  std::vector<int64_t> sizes;
+  std::transform(tensors.begin(), tensors.end(), std::back_inserter(sizes), [](auto& t) { return t.numel(); });
+  return sizes;
+}
+
+} // namespace
+
+void set_gloo_factory(GlooFactory factory) {
+  gloo_factory() = std::move(factory);
+}
+
+Simccl::Simccl(
+    const c10::intrusive_ptr<Store>& store, int rank, int size, c10::intrusive_ptr<SimcclOptions> options)
+    : Backend(rank, size),
+      options_(std::move(options)),
+      gloo_(gloo_factory()(store, rank, size, options_->timeout)) {}
+
+void Simccl::setTimeout(Milliseconds timeout) {
+  options_->timeout = timeout;
+  gloo().setTimeout(timeout);
+}
+
+// ---- collectives ----
+
+WorkPtr Simccl::broadcast(Tensors& tensors, const c10d::BroadcastOptions& opts) {
+  const Staged tensor = staged_output(single(tensors));
+  Tensors bytes{tensor.bytes()};
+  return collective(
+      c10d::OpType::BROADCAST, gloo().broadcast(bytes, opts), tensors, writing_back({tensor}));
+}
+
+WorkPtr Simccl::allreduce(Tensors& tensors, const c10d::AllreduceOptions& opts) {
+  const Staged tensor = staged_output(single(tensors));
+  auto reducing = opts;
+  reducing.reduceOp = reduction_of(opts.reduceOp, tensor.host.scalar_type());
+  Tensors numbers{tensor.numbers()};
+  return collective(
+      c10d::OpType::ALLREDUCE, gloo().allreduce(numbers, reducing), tensors, writing_back({tensor}));
+}
+
+WorkPtr Simccl::reduce(Tensors& tensors, const c10d::ReduceOptions& opts) {
+  Staged tensor = staged_output(single(tensors));
+  auto reducing = opts;
+  reducing.reduceOp = reduction_of(opts.reduceOp, tensor.host.scalar_type());
+  const bool is_root = opts.rootRank == rank_;
+  if (!is_root) {
+    tensor.detach(); // gloo leaves partial sums in it
+  }
+  Tensors numbers{tensor.numbers()};
+  return collective(
+      c10d::OpType::REDUCE, gloo().reduce(numbers, reducing), tensors,
+      is_root ? writing_back({tensor}) : nullptr);
+}
+
+WorkPtr Simccl::allgather(
+    std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) {
+  const Staged input(single(inputs));
+  TORCH_CHECK(outputs.size() == 1, "simccl gathers into one list of tensors, got ", outputs.size());
+  require_same_dtype(outputs[0], input.device);
+  const auto parts = staged_outputs(outputs[0]);
+  std::vector<Tensors> output_bytes{bytes_of(parts)};
+  Tensors input_bytes{input.bytes()};
+  return collective(
+      c10d::OpType::ALLGATHER, gloo().allgather(output_bytes, input_bytes, opts), outputs[0],
+      writing_back(parts));
+}
+
+WorkPtr Simccl::_allgather_base(
+    at::Tensor& output, at::Tensor& input, const c10d::AllgatherOptions& opts) {
+  require(input);
+  require_same_dtype({output}, input);
+  TORCH_CHECK(
+      output.numel() == input.numel() * size_, "simccl gathers ", input.numel(), " elements of each of ",
+      size_, " ranks, got an output of ", output.numel());
+  const Staged whole = staged_output(output);
+  auto output_bytes = whole.bytes();
+  auto input_bytes = Staged(input).bytes();
+  return collective(
+      c10d::OpType::_ALLGATHER_BASE, gloo()._allgather_base(output_bytes, input_bytes, opts), {output},
+      writing_back({whole}));
+}
+
+WorkPtr Simccl::gather(std::vector<Tensors>& outputs, Tensors& inputs, const c10d::GatherOptions& opts) {
+  const Staged input(single(inputs));
+  const Tensors targets = outputs.empty() ? Tensors{} : outputs[0];
+  require_same_dtype(targets, input.device);
+  const auto parts = staged_outputs(targets);
+  std::vector<Tensors> output_bytes;
+  if (!outputs.empty()) {
+    output_bytes.push_back(bytes_of(parts));
+  }
+  Tensors input_bytes{input.bytes()};
+  return collective(
+      c10d::OpType::GATHER, gloo().gather(output_bytes, input_bytes, opts), targets, writing_back(parts));
+}
+
+WorkPtr Simccl::scatter(Tensors& outputs, std::vector<Tensors>& inputs, const c10d::ScatterOptions& opts) {
+  const Staged output = staged_output(single(outputs));
+  std::vector<Tensors> input_bytes;
+  if (!inputs.empty()) {
+    require_same_dtype(inputs[0], output.device);
+    input_bytes.push_back(bytes_of(staged(inputs[0])));
+  }
+  Tensors output_bytes{output.bytes()};
+  return collective(
+      c10d::OpType::SCATTER, gloo().scatter(output_bytes, input_bytes, opts), outputs,
+      writing_back({output}));
+}
+
+WorkPtr Simccl::reduce_scatter(
+    Tensors& outputs, std::vector<Tensors>& inputs, const c10d::ReduceScatterOptions& opts) {
+  const Staged output = staged_output(single(outputs));
+  TORCH_CHECK(inputs.size() == 1, "simccl scatters one list of tensors, got ", inputs.size());
+  require_same_dtype(inputs[0], output.device);
+  auto reducing = opts;
+  reducing.reduceOp = reduction_of(opts.reduceOp, output.host.scalar_type());
+  std::vector<Tensors> parts(1);
+  for (const auto& part : staged(inputs[0])) {
+    parts[0].push_back(part.numbers());
+  }
+  Tensors numbers{output.numbers()};
+  return collective(
+      c10d::OpType::REDUCE_SCATTER, gloo().reduce_scatter(numbers, parts, reducing), outputs,
+      writing_back({output}));
+}
+
+WorkPtr Simccl::_reduce_scatter_base(
+    at::Tensor& output, at::Tensor& input, const c10d::ReduceScatterOptions& opts) {
+  require(input);
+  const Staged part = staged_output(output);
+  require_same_dtype({output}, input);
+  TORCH_CHECK(
+      input.numel() == output.numel() * size_, "simccl scatters ", output.numel(), " elements to each of ",
+      size_, " ranks, got an input of ", input.numel());
+  auto reducing = opts;
+  reducing.reduceOp = reduction_of(opts.reduceOp, part.host.scalar_type());
+  auto numbers = part.numbers().view({-1});
+  auto whole = Staged(input).numbers().view({-1});
+  return collective(
+      c10d::OpType::_REDUCE_SCATTER_BASE, gloo()._reduce_scatter_base(numbers, whole, reducing), {output},
+      writing_back({part}));
+}
+
+WorkPtr Simccl::alltoall_base(
+    at::Tensor& output, at::Tensor& input, std::vector<int64_t>& output_sizes,
+    std::vector<int64_t>& input_sizes, const c10d::AllToAllOptions& opts) {
+  require(input);
+  require(output);
+  require_same_dtype({output}, input);
+  c10d::checkSplitSizes(input_sizes, input, size_);
+  c10d::checkSplitSizes(output_sizes, output, size_);
+  const Staged received = staged_output(output);
+  auto output_rows = received.byte_rows();
+  auto input_rows = Staged(input).byte_rows();
+  return collective(
+      c10d::OpType::ALLTOALL_BASE,
+      gloo().alltoall_base(output_rows, input_rows, output_sizes, input_sizes, opts), {output},
+      writing_back({received}));
+}
+
+WorkPtr Simccl::alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAllOptions& opts) {
+  const auto n = static_cast<size_t>(size_);
+  TORCH_CHECK(
+      inputs.size() == n && outputs.size() == n, "simccl needs ", n, " inputs and outputs, got ",
+      inputs.size(), " and ", outputs.size());
+  std::for_each(inputs.begin(), inputs.end(), [&](auto& tensor) { require(tensor); });
+  std::for_each(outputs.begin(), outputs.end(), [&](auto& tensor) { require(tensor); });
+  const auto parts = staged_outputs(outputs);
+  const Tensors output_bytes = bytes_of(parts);
+  const Tensors input_bytes = bytes_of(staged(inputs));
+  auto output_sizes = sizes_of(output_bytes);
+  auto input_sizes = sizes_of(input_bytes);
+  auto sent = at::cat(input_bytes);
+  auto received = at::cat(output_bytes);
+  const auto write_back = [=] {
+    const auto pieces = received.split_with_sizes(output_sizes);
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      output_bytes[i].copy_(pieces[i]);
+      parts[i].write_back();
+    }
+  };
+  return collective(
+      c10d::OpType::ALLTOALL, gloo().alltoall_base(received, sent, output_sizes, input_sizes, opts), outputs,
+      write_back);
+}
+
+WorkPtr Simccl::barrier(const c10d::BarrierOptions& opts) {
+  return collective(c10d::OpType::BARRIER, gloo().barrier(opts), {});
+}
+
+void Simccl::monitoredBarrier(const c10d::BarrierOptions& opts, bool wait_all_ranks) {
+  gloo().monitoredBarrier(opts, wait_all_ranks);
+}
+
+// ---- several as one ----
+
+WorkPtr Simccl::allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& opts) {
+  std::vector<WorkPtr> works;
+  for (const auto& tensor : tensors) {
+    Tensors one{tensor};
+    works.push_back(allreduce(one, opts));
+  }
+  return coalesced_work(works);
+}
+
+WorkPtr Simccl::allgather_coalesced(
+    std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) {
+  std::vector<WorkPtr> works;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    std::vector<Tensors> one_output(1);
+    for (const auto& of_rank : outputs) {
+      one_output[0].push_back(of_rank.at(i));
+    }
+    Tensors one_input{inputs[i]};
+    works.push_back(allgather(one_output, one_input, opts));
+  }
+  return coalesced_work(works);
+}
+
+WorkPtr Simccl::allgather_into_tensor_coalesced(
+    Tensors& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) {
+  std::vector<WorkPtr> works;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    works.push_back(_allgather_base(outputs.at(i), inputs[i], opts));
+  }
+  return coalesced_work(works);
+}
+
+WorkPtr Simccl::reduce_scatter_tensor_coalesced(
+    Tensors& outputs, Tensors& inputs, const c10d::ReduceScatterOptions& opts) {
+  std::vector<WorkPtr> works;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    works.push_back(_reduce_scatter_base(outputs.at(i), inputs[i], opts));
+  }
+  return coalesced_work(works);
+}
+
+// What is called in between starts at once: gloo has nothing to gain from waiting.
+void Simccl::startCoalescing() {
+  TORCH_CHECK(!coalesced_.has_value(), "simccl is coalescing already: end that first");
+  coalesced_.emplace();
+}
+
+WorkPtr Simccl::endCoalescing() {
+  TORCH_CHECK(coalesced_.has_value(), "simccl is not coalescing: start that first");
+  auto works = std::move(*coalesced_);
+  coalesced_.reset();
+  return coalesced_work(std::move(works));
+}
+
+// ---- messages ----
+
+WorkPtr Simccl::send(Tensors& tensors, int target, int tag) {
+  Tensors bytes{message_bytes(tensors)};
+  return message(gloo().send(bytes, target, tag));
+}
+
+WorkPtr Simccl::recv(Tensors& tensors, int source, int tag) {
+  Tensors bytes{message_bytes(tensors)};
+  return message(gloo().recv(bytes, source, tag));
+}
+
+WorkPtr Simccl::recvAnysource(Tensors& tensors, int tag) {
+  Tensors bytes{message_bytes(tensors)};
+  return message(gloo().recvAnysource(bytes, tag));
+}
+
+at::Tensor Simccl::message_bytes(const Tensors& tensors) const {
+  const Staged tensor(single(tensors));
+  TORCH_CHECK(!tensor.copied, "simccl sends and receives contiguous tensors: call contiguous() first");
+  return tensor.bytes();
+}
+
+// ---- life cycle ----
+
+c10::intrusive_ptr<Backend> Simccl::split(
+    const c10::intrusive_ptr<Store>& store, const std::vector<int>& ranks,
+    const c10::intrusive_ptr<Backend::Options>& opts) {
+  gloo();
+  const auto own = std::find(ranks.begin(), ranks.end(), rank_);
+  if (own == ranks.end()) {
+    return {};
+  }
+  ++split_count_;
+  auto options = c10::make_intrusive<SimcclOptions>(opts ? opts->timeout : options_->timeout);
+  if (opts) {
+    options->group_name = opts->group_name;
+  }
+  const auto& of_parent = options_->global_ranks_in_group; // empty: all ranks of the world
+  for (const int rank : ranks) {
+    options->global_ranks_in_group.push_back(of_parent.empty() ? rank : of_parent.at(rank));
+  }
+  // torch gives the backends of all devices one store, where gloo's keys for the CPU are as well.
+  auto own_store = c10::make_intrusive<c10d::PrefixStore>("simccl/", store);
+  return c10::make_intrusive<Simccl>(
+      own_store, static_cast<int>(own - ranks.begin()), static_cast<int>(ranks.size()), options);
+}
+
+void Simccl::eagerConnectSingleDevice(at::Device device) {
+  TORCH_CHECK(device.type() == kDevice, "simccl connects simdev devices, got ", device);
+}
+
+void Simccl::perform_nocolor_split(at::Device device) {
+  eagerConnectSingleDevice(device);
+}
+
+void Simccl::setSequenceNumberForGroup() {
+  gloo().setSequenceNumberForGroup();
+}
+
+uint64_t Simccl::getSequenceNumberForGroup() {
+  return gloo().getSequenceNumberForGroup();
+}
+
+void Simccl::abort() {
+  for (const auto& weak : std::exchange(pending_, {})) {
+    if (auto work = weak.lock()) {
+      work->abort();
+    }
+  }
+  // gloo's destructor waits for its running operations, at most until their timeout.
+  std::thread([gloo = std::exchange(gloo_, {})]() mutable { gloo.reset(); }).detach();
+}
+
+// ---- helpers ----
+
+Backend& Simccl::gloo() const {
+  TORCH_CHECK(
+      gloo_, "the simccl communicator was aborted: destroy the process group and make a new one");
+  return *gloo_;
+}
+
+void Simccl::require(const at::Tensor& tensor) const {
+  TORCH_CHECK(
+      tensor.device().type() == kDevice && tensor.layout() == at::kStrided,
+      "simccl moves strided tensors on simdev, got a tensor on ", tensor.device(), " with layout ",
+      tensor.layout());
+  const auto bound = getBoundDeviceId();
+  TORCH_CHECK(
+      !bound || *bound == tensor.device(), "this simccl group is bound to ", *bound, ", got a tensor on ",
+      tensor.device());
+}
+
+const at::Tensor& Simccl::single(const Tensors& tensors) const {
+  TORCH_CHECK(tensors.size() == 1, "simccl takes one tensor of each rank, got ", tensors.size());
+  require(tensors[0]);
+  return tensors[0];
+}
+
+WorkPtr Simccl::launched(WorkPtr work) {
+  const auto done = [](const auto& weak) {
+    const auto one = weak.lock();
+    return !one || one->isCompleted();
+  };
+  pending_.erase(std::remove_if(pending_.begin(), pending_.end(), done), pending_.end());
+  pending_.emplace_back(work);
+  if (coalesced_.has_value()) {
+    coalesced_->push_back(work);
+  }
+  return work;
+}
+
+WorkPtr Simccl::collective(
+    c10d::OpType type, const WorkPtr& inner, Tensors results, std::function<void()> write_back) {
+  return launched(collective_work(rank_, type, inner, std::move(results), std::move(write_back)));
+}
+
+WorkPtr Simccl::message(const WorkPtr& inner) {
+  return launched(message_work(inner));
+}
+
+} // namespace simdev
