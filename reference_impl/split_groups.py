@@ -118,7 +118,8 @@ class SplitGroups:
                 name=key,
                 backend=keep,
             )
-        except (RuntimeError, ValueError) as error:
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            # torch leaves it to Python to find out what a vendor's backend lacks.
             raise RuntimeError(
                 f"torch {torch.__version__} refused to split the default process group into "
                 f"{[list(ranks) for ranks in partition]} for {description!r}: {error}; {WAY_OUT}"
