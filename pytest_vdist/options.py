@@ -25,6 +25,8 @@ MAX_WORLD_SIZE = 1024
 VARIABLE_PREFIX = "VDIST_"
 # Variables that the reference implementation reads in the ranks.
 REFERENCE_VARIABLES = ("VDIST_DISTRIBUTED_TIMEOUT_SECONDS", "VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS")
+# The folder where the simulated accelerator keeps its built extension.
+SIMDEV_VARIABLES = ("VDIST_SIMDEV_CACHE",)
 
 
 class BadValueError(ValueError):
@@ -193,7 +195,7 @@ TABLE = (
         parse=_parse_timeout,
     ),
 )
-KNOWN_VARIABLES = (*(row.variable for row in TABLE), *REFERENCE_VARIABLES)
+KNOWN_VARIABLES = (*(row.variable for row in TABLE), *REFERENCE_VARIABLES, *SIMDEV_VARIABLES)
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,12 @@ _PINNED = {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", "GLOO_SOCKET_
 class Launcher:
     """Starts processes for one session, and serves the store of all its worlds on the loopback."""
 
-    def __init__(self, start_method: str, rank_environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, start_method: str, rank_environment: Mapping[str, str], device_module: str = ""
+    ) -> None:
+        """Start nothing yet. `device_module` is what every rank will import, so a fork server does it once."""
         self.context: Any = multiprocess.get_context(start_method)
+        self._preload = [*_PRELOAD, device_module] if device_module else _PRELOAD
         self._start_method = start_method
         self._rank_environment = dict(rank_environment)
         self._store: Any = None
@@ -60,7 +64,7 @@ class Launcher:
         """Hold while processes are started: variables that torch reads on import must be there already."""
         with _temporarily(self.environment()), _compat.hidden_main_module():
             if self._start_method == "forkserver":
-                self.context.set_forkserver_preload(_PRELOAD)
+                self.context.set_forkserver_preload(self._preload)
                 with _temporarily({"PYTHONPATH": _python_path()}):
                     forkserver.ensure_running()
             yield

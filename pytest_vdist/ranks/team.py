@@ -163,7 +163,7 @@ def _assignment(
     environment = launcher.environment()
     if backend.visible_devices_variable and devices:
         environment[backend.visible_devices_variable] = ",".join(devices)
-    return worker.Assignment(rendezvous, backend.device_type, environment)
+    return worker.Assignment(rendezvous, backend.device_type, environment, backend.rank_setup)
 
 
 def _agreed(replies: dict[int, Reply], world_size: int) -> bool:

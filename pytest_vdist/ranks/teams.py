@@ -26,7 +26,9 @@ class WarmTeams:
 
     def __init__(self, backend: DeviceBackend, device_count: int, notify: Callable[[str], None]) -> None:
         self._backend = backend
-        self._launcher = Launcher(backend.start_method, backend.rank_environment)
+        self._launcher = Launcher(
+            backend.start_method, backend.rank_environment, backend.rank_setup.partition(":")[0]
+        )
         self._teams: OrderedDict[tuple[int, Devices], Team] = OrderedDict()
         self._most = _MOST_IDLE_RANKS if backend.shares_device else _TEAMS_PER_DEVICE * device_count
         self._notify = notify

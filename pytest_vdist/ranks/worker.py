@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import importlib
 import mmap
 import os
 import signal
@@ -54,11 +55,12 @@ class Link:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which rank a process is, on which device type, and with which environment."""
+    """Which rank a process is, on which device type, with which environment and which `rank_setup`."""
 
     rendezvous: Rendezvous
     device_type: str
     environment: Mapping[str, str]
+    rank_setup: str = ""
 
 
 def rank_main(link: Link, assignment: Assignment) -> None:
@@ -80,6 +82,7 @@ def rank_main(link: Link, assignment: Assignment) -> None:
     os.environ.update(assignment.environment)
     os.environ.update(RANK=str(here.rank), LOCAL_RANK=str(here.rank))
     os.environ.update(WORLD_SIZE=str(here.world_size), LOCAL_WORLD_SIZE=str(here.world_size))
+    _set_up(assignment.rank_setup)
     set_current_rank(RankContext(here.rank, here.world_size, here.rank, _device(assignment)))
     state = ProcessState(after_signal_change=lambda: _answer_with_stacks(stacks))
     debugger = RankDebugger(lambda text: _ask(link.connection, text))
@@ -167,6 +170,13 @@ def _ask(connection: Any, text: str) -> str:
 
 
 _RUNNER_FOLDER = os.path.join(os.path.dirname(__file__), "")
+
+
+def _set_up(function: str) -> None:
+    """Call "pkg.mod:function", with which a vendor makes torch know its device."""
+    if function:
+        module, _, name = function.partition(":")
+        getattr(importlib.import_module(module), name)()
 
 
 def _device(assignment: Assignment) -> torch.device:

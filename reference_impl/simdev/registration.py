@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 
 from . import _compat
+from .settings import device_count
 
 DEVICE_TYPE = "simdev"
 BACKEND_NAME = "simccl"
@@ -14,8 +15,9 @@ BACKEND_NAME = "simccl"
 def register() -> None:
     """Register the device, its module `torch.simdev` and its process-group backend; once is enough.
 
-    The device becomes torch's accelerator, for which `init_process_group` picks simccl. Raises BuildError, or
-    RuntimeError where another device has taken PrivateUse1, of which a process has one.
+    The device becomes torch's accelerator, for which `init_process_group` picks simccl. Raises BuildError,
+    ValueError for a wrong number of devices in the environment, or RuntimeError where another device has taken
+    PrivateUse1, of which a process has one.
     """
     if _compat.has_backend(BACKEND_NAME):
         return
@@ -32,7 +34,7 @@ def _register_device() -> None:
         )
     from . import device  # noqa: PLC0415 - only what is registered needs the extension
 
-    device.extension()
+    device.extension().set_device_count(device_count())
     if taken_by != DEVICE_TYPE:
         torch.utils.rename_privateuse1_backend(DEVICE_TYPE)
         _compat.register_device_module(DEVICE_TYPE, device)

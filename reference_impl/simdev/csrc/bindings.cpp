@@ -44,6 +44,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   bind_options(module);
   bind_backend(module);
   module.def("set_gloo_factory", &simdev::set_gloo_factory, py::arg("factory"));
+  module.def("set_device_count", &simdev::set_device_count, py::arg("count"));
   module.def("device_count", [] { return static_cast<int>(simdev::device_count()); });
   module.def("current_device", [] { return static_cast<int>(simdev::current_device()); });
   module.def("set_device", [](int index) { simdev::set_device(static_cast<c10::DeviceIndex>(index)); });

@@ -13,7 +13,6 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -29,11 +28,7 @@ using c10::CachingDeviceAllocator::DeviceStats;
 thread_local DeviceIndex this_device = 0;
 thread_local std::array<c10::StreamId, kMaxDevices> this_stream{};
 
-int count_from_environment() {
-  const char* text = std::getenv("SIMDEV_COUNT");
-  const int count = text == nullptr ? 8 : std::atoi(text);
-  return count < 0 ? 0 : std::min(count, kMaxDevices);
-}
+std::atomic<int> devices_of_process{0};
 
 struct Block {
   void* data;
@@ -230,9 +225,13 @@ const bool registered = [] {
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
 
+void set_device_count(int count) {
+  TORCH_CHECK(0 <= count && count <= kMaxDevices, "simdev has at most ", kMaxDevices, " devices, got ", count);
+  devices_of_process = count;
+}
+
 DeviceIndex device_count() noexcept {
-  static const auto count = static_cast<DeviceIndex>(count_from_environment());
-  return count;
+  return static_cast<DeviceIndex>(devices_of_process.load());
 }
 
 DeviceIndex current_device() noexcept {
@@ -243,7 +242,7 @@ void set_device(DeviceIndex index) {
   TORCH_CHECK(
       0 <= index && index < device_count(),
       "simdev:", static_cast<int>(index), " does not exist: this process has ",
-      static_cast<int>(device_count()), " devices; set SIMDEV_COUNT before the first use for another number");
+      static_cast<int>(device_count()), " devices; SIMDEV_COUNT and SIMDEV_VISIBLE_DEVICES set the number");
   this_device = index;
 }
 

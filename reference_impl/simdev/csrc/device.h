@@ -10,7 +10,8 @@ namespace simdev {
 constexpr c10::DeviceType kDevice = c10::DeviceType::PrivateUse1;
 constexpr int kMaxDevices = 64;
 
-// How many devices the environment asks for, SIMDEV_COUNT, by default 8. Read once per process.
+// The number of devices is set once, before torch asks for it.
+void set_device_count(int count);
 c10::DeviceIndex device_count() noexcept;
 
 c10::DeviceIndex current_device() noexcept;
