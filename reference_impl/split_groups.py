@@ -24,7 +24,8 @@ def torch_obstacle(device_type: str) -> str | None:
     """Say why this torch cannot split groups on devices of that type, and the way out; None if it can.
 
     Whether the process-group backend of the device can split shows only once there is a default process
-    group. For the CPU, torch is asked by a trial with a group of one rank, unless there is such a group.
+    group. For the CPU, torch is asked by a trial with a group of one rank, unless there is such a group. A
+    vendor's device may be unknown to torch in a process that is no rank; then nothing speaks against it.
     """
     reason = _reason_against(device_type)
     if reason is None:
@@ -165,7 +166,7 @@ def _reason_against(device_type: str) -> str | None:
         error = _compat.trial_of_splitting_on_cpu()
         return error and f"{error} (torch 2.15 is the first that splits groups without an accelerator)"
     accelerator = torch_device_type()
-    if device_type != accelerator:
+    if accelerator not in {"cpu", device_type}:
         return f"it splits the groups of torch's accelerator, which is {accelerator!r} here"
     return None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_vdist.implementations.spec import ImplementationError, ImplementationSpec
+from pytest_vdist.reference_impl.split_groups import torch_obstacle
 
 ORIGIN = "the command line"
 VENDOR = """
@@ -55,8 +56,8 @@ def test_the_reference_is_known_by_name() -> None:
 
 
 def test_the_reference_supports_what_it_does_not_declare_unsupported() -> None:
-    capabilities = ImplementationSpec.resolve("reference", "the default").load().capabilities("nodev")
-    assert not capabilities.supports("split_group")
+    capabilities = ImplementationSpec.resolve("reference", "the default").load().capabilities("cpu")
+    assert capabilities.supports("split_group") == (torch_obstacle("cpu") is None)
     assert capabilities.supports("all_gatherv")
 
 
