@@ -45,6 +45,25 @@ def default_store() -> Any:
     return distributed_c10d._get_default_store()
 
 
+@contextmanager
+def unbound_default_group() -> Iterator[None]:
+    """Let `new_group` make a CPU group beside a default group that is bound to a device.
+
+    torch 2.11 to 2.13 look for the device's backend in every new group, and let the ranks outside a group
+    split the device's communicator while its members, who need none, do not.
+    """
+    group = dist.group.WORLD
+    bound = None if group is None else group.bound_device_id
+    if group is None or bound is None:
+        yield
+        return
+    group.bound_device_id = None
+    try:
+        yield
+    finally:
+        group.bound_device_id = bound
+
+
 def split_group_takes_backend() -> bool:
     """Tell whether `split_group` can keep some of the parent's backends, as from torch 2.13 on."""
     return "backend" in inspect.signature(dist.split_group).parameters

@@ -8,6 +8,8 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from . import _compat
+
 CPU_BACKEND = "gloo"
 
 
@@ -39,7 +41,8 @@ class NewGroups:
         key: str,  # noqa: ARG002 - new_group counts for itself
     ) -> dist.ProcessGroup | None:
         """Make the CPU groups of all lists and return that of this rank; None on a rank in no list."""
-        return _make(partition, timeout, description, CPU_BACKEND)
+        with _compat.unbound_default_group():
+            return _make(partition, timeout, description, CPU_BACKEND)
 
 
 def _make(
