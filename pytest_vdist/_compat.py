@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pytest
 
+_SOMETHING = -2
+
 
 @contextmanager
 def capture_suspended(config: pytest.Config) -> Iterator[None]:
@@ -49,3 +51,22 @@ def fixture_definition(metafunc: pytest.Metafunc, name: str) -> pytest.FixtureDe
     """
     definitions = metafunc._arg2fixturedefs.get(name)
     return definitions[-1] if definitions else None
+
+
+def interrupt_progress(reporter: Any, text: str) -> None:
+    """Write a line of its own at the terminal, in the middle of a progress line.
+
+    pytest 8.3 to 9.2: `currentfspath` says what the line holds; other values than a path mean "something".
+    """
+    reporter.ensure_newline()
+    reporter.write(text, flush=True)
+    reporter.currentfspath = _SOMETHING
+
+
+def resume_progress(reporter: Any, item: pytest.Item) -> None:
+    """Begin a new line as for the start of the test; see `interrupt_progress`.
+
+    The reporter's own hook for the start of a test writes the prefix on a new line.
+    """
+    reporter.currentfspath = None
+    reporter.pytest_runtest_logstart(item.nodeid, item.location)

@@ -11,6 +11,7 @@ import pytest
 from pytest_vdist import terminal
 from pytest_vdist.backends.registry import availability
 from pytest_vdist.options import options_of
+from pytest_vdist.run_log import run_log_of
 
 if TYPE_CHECKING:
     import torch
@@ -213,6 +214,8 @@ def _rank_pools(request: pytest.FixtureRequest) -> Iterator[Callable[[str], _Run
             pool = RankPool(
                 device,
                 availability(device).device_count,
+                notify=lambda text: terminal.notify(config, text),
+                log_run=run_log_of(config).add,
                 ask=lambda text: terminal.ask(config, text),
                 post_mortem=config.getoption("usepdb"),
             )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from pytest_vdist import header, modes, options, property_tests, suite_items
+from pytest_vdist import header, modes, options, property_tests, run_log, suite_items, terminal
 from pytest_vdist.fixtures import (
     _rank_pools,
     capabilities,
@@ -46,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "vdist_world_size(min=1, max=None, multiple_of=1): the world sizes that the test can use",
     )
     options.configure(config)
+    run_log.start(config)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -81,3 +83,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         paths = (item.path for item in items)
         suite_items.refuse_suites_without_backend(options.options_of(config), paths)
     property_tests.lift_deadlines(items)
+
+
+# First, because the report copies the test's properties.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> None:
+    terminal.resume_line(item)
+    run_log.attribute_runs(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
+) -> Generator[None, run_log.Status, run_log.Status]:
+    return run_log.with_runs((yield), report, config)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    run_log.finish(session.config)

@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,16 +35,18 @@ class RankPool:
         device_count: int,
         *,
         notify: Callable[[str], None] = lambda _: None,
+        log_run: Callable[[int, float], None] = lambda _size, _seconds: None,
         ask: Ask = lambda _: "",
         post_mortem: bool = False,
     ) -> None:
         """Start nothing yet.
 
-        `notify` is told how the start of many ranks goes on. `ask` shows a text of a rank that is being
+        `notify` is told how a slow start of ranks goes on, from another thread. `log_run` is told world size
+        and seconds of each run, from its dispatch to its end. `ask` shows a text of a rank that is being
         debugged and returns a line for it; with `post_mortem`, that is also any rank that raises.
         """
         self._backend = backend
-        self._ask, self._post_mortem = ask, post_mortem
+        self._log_run, self._ask, self._post_mortem = log_run, ask, post_mortem
         self._teams = WarmTeams(backend, device_count, notify)
         self._leases = DeviceLeases(backend.name, device_slots(backend, device_count))
         self._serials = itertools.count(1)
@@ -72,9 +75,11 @@ class RankPool:
         body = wire.dump_body(function, args, kwargs)
         with self._leased(world_size) as devices:
             team = self._teams.start(world_size, devices) if fresh else self._teams.take(world_size, devices)
+            started = time.monotonic()
             try:
                 result = team.execute(self._dispatch(team, world, body, env), timeout, self._ask)
             finally:
+                self._log_run(world_size, time.monotonic() - started)
                 if fresh and not team.closed:
                     team.close()
         return self._conclude(result)

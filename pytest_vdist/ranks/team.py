@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_vdist.backends.base import DeviceBackend
-from pytest_vdist.ranks import _compat, worker
+from pytest_vdist.ranks import _compat, ticking, worker
 from pytest_vdist.ranks.debugger import Ask
 from pytest_vdist.ranks.failures import (
     DistributedRunError,
@@ -58,13 +58,15 @@ class Team:
         host, port = launcher.endpoint()
         self._ranks: list[RankProcess] = []
         self._selector = selectors.DefaultSelector()
+        gathering = Gathering(self._ranks, self._selector, lambda _: "")
         try:
-            with launcher.starting():
-                for rank in range(world_size):
-                    rendezvous = Rendezvous(host, port, rank, world_size)
-                    assignment = _assignment(launcher, backend, rendezvous, devices)
-                    self._add(RankProcess(launcher.context, assignment))
-            self._await_ready(notify)
+            with ticking.every(_NOTICE_EVERY, lambda: notify(_progress_text(gathering, world_size))):
+                with launcher.starting():
+                    for rank in range(world_size):
+                        rendezvous = Rendezvous(host, port, rank, world_size)
+                        assignment = _assignment(launcher, backend, rendezvous, devices)
+                        self._add(RankProcess(launcher.context, assignment))
+                self._await_ready(gathering)
         except BaseException:
             self.kill()
             raise
@@ -128,13 +130,8 @@ class Team:
         self._ranks = []
         self._store = None
 
-    def _await_ready(self, notify: Callable[[str], None]) -> None:
-        gathering = Gathering(self._ranks, self._selector, lambda _: "")
-        deadline = time.monotonic() + _START_TIMEOUT
-        while time.monotonic() < deadline and not gathering.complete:
-            gathering.wait(min(deadline, time.monotonic() + _NOTICE_EVERY))
-            if not gathering.complete:
-                notify(f"vdist: {len(gathering.replies)} of {self.world_size} ranks are ready")
+    def _await_ready(self, gathering: Gathering) -> None:
+        gathering.wait(time.monotonic() + _START_TIMEOUT)
         if len(gathering.replies) < self.world_size:
             statuses = gathering.statuses()
             missing = [s for s in statuses if s.state is not State.RETURNED]
@@ -154,6 +151,10 @@ class Team:
             failure = failure_of(gathering.statuses(), timeout)
         output = tuple((rank.new_output("stdout"), rank.new_output("stderr")) for rank in self._ranks)
         return Result(tuple(replies.get(rank) for rank in range(self.world_size)), failure, output)
+
+
+def _progress_text(gathering: Gathering, world_size: int) -> str:
+    return f"vdist: {len(gathering.replies)} of {world_size} ranks are ready"
 
 
 def _assignment(
