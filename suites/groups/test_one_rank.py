@@ -36,7 +36,6 @@ def collectives(capabilities: Capabilities) -> list[Case]:
     return [case for case in cases if capabilities.supports(case.operation)]
 
 
-@pytest.mark.vdist_world_size(max=2)
 @pytest.mark.vdist_requirement("VD-GRP-006")
 def test_collectives_return_the_values_that_they_were_given(
     coordinator_run: CoordinatorRun, world_size: int, capabilities: Capabilities
@@ -50,7 +49,6 @@ def test_collectives_return_the_values_that_they_were_given(
     )
 
 
-@pytest.mark.vdist_world_size(max=2)
 @pytest.mark.vdist_requirement("VD-GRP-006")
 def test_objects_and_dictionaries_come_back(coordinator_run: CoordinatorRun, world_size: int) -> None:
     """Broadcasts of objects and tensor dictionaries give what they were given."""
@@ -72,7 +70,7 @@ def test_objects_and_dictionaries_come_back(coordinator_run: CoordinatorRun, wor
         assert result == [("object", rank), [rank, None], ["rank", "tensor"], rank, [rank] * 2]
 
 
-@pytest.mark.vdist_world_size(min=2, max=2)
+@pytest.mark.vdist_world_size(min=2)
 @pytest.mark.vdist_requirement("VD-GRP-006")
 def test_nothing_waits_for_other_ranks(
     coordinator_run: CoordinatorRun, world_size: int, capabilities: Capabilities
