@@ -59,8 +59,8 @@ def test_an_unknown_backend_is_refused_with_near_and_known_names(site: Path) -> 
         find_backend("mydew", origin=ORIGIN)
     assert str(caught.value) == (
         "unknown backend, got 'mydew' from the command line; did you mean mydev? "
-        "the known backends are cpu, cuda, mydev, xpu; "
-        "vendors add theirs by the entry-point group pytest_vdist.backends"
+        "the known backends are cpu, cuda, mydev, simdev, xpu; "
+        "vendors add theirs by the entry-point group pytest_vdist.backends or the hook pytest_vdist_backends"
     )
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from judge.simulated import FLOATS, INTEGERS
 from pytest_vdist.judge import IntegerFormat, NumberFormat, dtype_name, format_of, raw_bytes, same_bits
+from tests.judge.simulated import FLOATS, INTEGERS
 
 EVERY_DTYPE = (*FLOATS, *INTEGERS, torch.bool, torch.complex64, torch.complex128)
 

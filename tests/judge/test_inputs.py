@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from judge.simulated import FLOATS, INTEGERS, any_tree, in_order, tree
 from pytest_vdist.judge import (
     IntegerFormat,
     NumberFormat,
@@ -25,6 +24,7 @@ from pytest_vdist.judge import (
     raw_bytes,
     same_bits,
 )
+from tests.judge.simulated import FLOATS, INTEGERS, any_tree, in_order, tree
 
 WORLD_SIZES = (1, 2, 3, 4, 5, 7, 8, 33)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.distributed as dist
-from fault_kinds import COLLECTIVES, FAULTS, Fault, fail_before_init, fail_inside
 
 from pytest_vdist import (
     DistributedRun,
@@ -25,6 +24,7 @@ from pytest_vdist.backends.cpu import BACKEND
 from pytest_vdist.ranks.messages import WorldSpec
 from pytest_vdist.ranks.pool import RankPool
 from pytest_vdist.ranks.teams import RankLostWarning
+from tests.ranks.fault_kinds import COLLECTIVES, FAULTS, Fault, fail_before_init, fail_inside
 
 ERRORS: dict[str, type[DistributedRunError]] = {
     "died": RankDiedError,
