@@ -17,6 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     if parsed.command is None:
         parser.print_help()
+    elif parsed.command == "doctor":
+        from pytest_vdist import doctor  # noqa: PLC0415 - the other commands need none of it
+
+        return doctor.main(as_json=parsed.json)
     else:
         print(options_table())  # noqa: T201 - what the command is for
     return 0
@@ -37,4 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "options", help="print every option: its flag, environment variable, ini key and default"
     )
+    doctor = commands.add_parser(
+        "doctor",
+        help="print what the plugin sees on this machine and what is wrong; exit code 1 if anything is",
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     return parser
