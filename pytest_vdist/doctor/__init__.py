@@ -19,6 +19,7 @@ _GROUP = Path("/sys/fs/cgroup")
 _NAME_WIDTH = 24
 # Threads cannot end a wait in C that holds the GIL; this ends the process then, and prints its stacks.
 _LAST_DEADLINE = 600.0
+_STANDARD_ERROR = 2
 _DRIVER_DEADLINE = 60.0
 _RANKS_DEADLINE = 150.0
 _DRIVER_REMEDY = "the device's driver does not answer: try the vendor's own tool, restart the driver"
@@ -37,7 +38,7 @@ def examine(checks: Iterable[Check], show: Callable[[Finding], None]) -> list[Fi
 
 def main(*, as_json: bool) -> int:
     """Print what is found on this machine and return 0, or 1 if something is wrong."""
-    faulthandler.dump_traceback_later(_LAST_DEADLINE, exit=True)
+    faulthandler.dump_traceback_later(_LAST_DEADLINE, file=_STANDARD_ERROR, exit=True)
     try:
         findings = examine(checks_of_this_machine(), (lambda _: None) if as_json else _print_line)
     finally:

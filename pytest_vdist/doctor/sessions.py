@@ -28,12 +28,15 @@ class Process:
     @property
     def is_ours(self) -> bool:
         """Whether it is a fork server or one of its ranks: a fork keeps its parent's command line."""
-        return _FORK_SERVER in self.command and _OURS in self.command
+        return self._program.startswith("python") and _FORK_SERVER in self.command and _OURS in self.command
 
     @property
     def may_be_controller(self) -> bool:
-        program = self.command.partition(" ")[0].rpartition("/")[2]
-        return program.startswith(_CONTROLLERS) and not self.is_ours
+        return self._program.startswith(_CONTROLLERS) and not self.is_ours
+
+    @property
+    def _program(self) -> str:
+        return self.command.partition(" ")[0].rpartition("/")[2]
 
 
 def leftovers(processes: Iterable[Process], still_alive: Callable[[list[int]], list[int]]) -> Finding:
@@ -73,7 +76,7 @@ def running_processes(proc: Path = Path("/proc")) -> Iterator[Process]:
 def leases(unix_sockets: str, user: int) -> Finding:
     """Describe which devices this user's sessions have leased, from the text of /proc/net/unix."""
     names = {line.split()[-1] for line in unix_sockets.splitlines() if f" {_LEASE}{user}/" in line}
-    slots = [name.split("/")[2] for name in names if name.count("/") == 3]
+    slots = [name.split("/")[2] for name in names if name.count("/") == 3 and not name.endswith("/turnstile")]
     held = Counter(slots)
     value = ", ".join(f"{count} of {kind}" for kind, count in sorted(held.items()))
     return Finding("leased devices", value or "none")
