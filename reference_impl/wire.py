@@ -29,7 +29,8 @@ _COPY_DTYPES = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def as_wire(tensor: torch.Tensor) -> torch.Tensor:
     """View `tensor`, of any shape, strides and dtype, as a flat one to move; a copy unless it `is_plain`."""
-    flat = compact(tensor).view(-1)
+    # Not view(-1): it keeps any stride of a tensor of one element, which torch then views as no other dtype.
+    flat = compact(tensor).as_strided((tensor.numel(),), (1,))
     return flat if flat.dtype in COMMON_DTYPES else flat.view(torch.uint8)
 
 

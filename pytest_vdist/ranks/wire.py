@@ -99,7 +99,8 @@ def _dumps(value: Any) -> bytes:
 def _reduce_tensor(tensor: torch.Tensor) -> tuple[Callable[..., torch.Tensor], tuple[Any, ...]]:
     on_device = tensor.device.type not in {"cpu", "meta"}
     values = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    bytes_of_values: Any = values.reshape(-1).view(torch.uint8).numpy()
+    # A contiguous tensor of one element may have any stride, and torch views no such tensor as bytes.
+    bytes_of_values: Any = values.as_strided((values.numel(),), (1,)).view(torch.uint8).numpy()
     data = pickle.PickleBuffer(bytes_of_values)
     return _rebuild_tensor, (
         data,

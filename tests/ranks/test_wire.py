@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from cloudpickle import cloudpickle as cloudpickle_module
 
-from pytest_vdist.ranks import _compat
+from pytest_vdist.ranks import _compat, wire
 
 
 def _uses_submodules() -> object:
@@ -29,6 +29,13 @@ def test_the_quick_search_finds_the_submodules_that_cloudpickle_finds(function: 
     found = _compat._imported_submodules(function.__code__, dependencies)
 
     assert {module.__name__ for module in found} == {module.__name__ for module in wanted}
+
+
+def test_a_tensor_of_one_element_travels_whatever_its_stride() -> None:
+    tensor = torch.tensor([[7.0, 8.0]])[:, ::2]
+    assert tensor.stride() == (2, 2)
+
+    assert torch.equal(wire.load_result(wire.dump_result(tensor)), tensor)
 
 
 def test_cloudpickle_is_left_as_it_was() -> None:

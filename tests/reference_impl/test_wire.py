@@ -52,6 +52,13 @@ def test_every_dtype_and_shape_survives_the_wire(dtype: torch.dtype, shape: tupl
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_tensor_of_one_element_survives_the_wire_whatever_its_stride(dtype: torch.dtype) -> None:
+    tensor = of_dtype(dtype, 3, 2)[1:2, ::2]
+    assert tensor.stride() == (2, 2)
+    assert same_bytes(from_wire(as_wire(tensor), dtype, (1, 1)), of_dtype(dtype, 3, 2)[1, :1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_wire_carries_the_values_of_a_view_and_not_its_memory(dtype: torch.dtype) -> None:
     transposed = of_dtype(dtype, 3, 4).t()
     expected = [of_dtype(dtype, 3, 4)[row, column : column + 1] for column in range(4) for row in range(3)]
