@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from pytest_vdist.backends.base import BackendError, DeviceBackend
-from pytest_vdist.backends.registry import BUILT_IN, availability, find_backend
+from pytest_vdist.backends.registry import BUILT_IN, HOOK, availability, backends_of_hook, find_backend
 from pytest_vdist.implementations.spec import ImplementationError, ImplementationSpec
 
 _T = TypeVar("_T")
@@ -268,7 +268,7 @@ def read_options(config: pytest.Config, environment: Mapping[str, str]) -> Optio
     values = {row.name: row.read(*texts[row.name]) for row in TABLE}
     sources = {name: source for name, (_, source) in texts.items()}
     try:
-        backends = tuple(_backend(name, sources["backend"]) for name in values.pop("backend"))
+        backends = _backends(values.pop("backend"), sources["backend"], config)
         implementation = ImplementationSpec.resolve(
             values.pop("implementation"), origin(sources["implementation"])
         )
@@ -300,9 +300,12 @@ def origin(source: str) -> str:
     return source if source.startswith(VARIABLE_PREFIX) else f"the {source}"
 
 
-def _backend(name: str, source: str) -> DeviceBackend:
+def _backends(names: tuple[str, ...], source: str, config: pytest.Config) -> tuple[DeviceBackend, ...]:
     # A vendor's package must not be able to break a session that uses no option of this plugin.
-    return BUILT_IN[name] if source == DEFAULT else find_backend(name, origin=origin(source))
+    if source == DEFAULT:
+        return tuple(BUILT_IN[name] for name in names)
+    of_hook = backends_of_hook(getattr(config.hook, HOOK)(config=config))
+    return tuple(find_backend(name, origin=origin(source), of_hook=of_hook) for name in names)
 
 
 def _checked_text(row: Row) -> Callable[[str], str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_vdist import header, modes, options, property_tests, run_log, suite_items, terminal
+from pytest_vdist import header, hooks, modes, options, property_tests, run_log, suite_items, terminal
 from pytest_vdist.fixtures import (
     _rank_pools,
     capabilities,
@@ -32,6 +32,10 @@ __all__ = [
     "split_group",
     "world_size",
 ]
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hooks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

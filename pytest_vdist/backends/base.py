@@ -32,8 +32,8 @@ class DeviceBackend:
     `rank_environment` is set in every rank before torch makes a process group.
     `visible_devices_variable` names the variable that tells the driver which devices a process may see.
     `rank_setup`, "pkg.mod:function", is called without arguments in every rank before anything touches the
-    device: it makes torch know a device that is not built in. Where `start_method` is "forkserver", the module
-    is imported before ranks are forked, so its import must start neither threads nor the driver.
+    device: it makes torch know a device that is not built in. Where `start_method` is "forkserver", the
+    module is imported before ranks are forked, so its import must start neither threads nor the driver.
     `reduction_dtypes` and `movement_dtypes` are names of torch dtypes that the process-group backend takes.
     """
 

@@ -1,26 +1,51 @@
-"""Which device backends there are: the built-in ones, and vendors' by entry point."""
+"""Which device backends there are: the built-in ones, and vendors' by entry point or hook."""
 
 from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 
 from pytest_vdist.backends import cpu, cuda, xpu
 from pytest_vdist.backends.base import Availability, BackendError, DeviceBackend
 
 ENTRY_POINT_GROUP = "pytest_vdist.backends"
+HOOK = "pytest_vdist_backends"
 BUILT_IN = {backend.name: backend for backend in (cpu.BACKEND, cuda.BACKEND, xpu.BACKEND)}
 
 
-def find_backend(name: str, *, origin: str) -> DeviceBackend:
+def backends_of_hook(results: Iterable[object]) -> tuple[DeviceBackend, ...]:
+    """Return the backends that the hook's implementations gave. Raises BackendError for anything else."""
+    backends: list[DeviceBackend] = []
+    for result in results:
+        given = list(result) if isinstance(result, Sequence) else [result]
+        wrong = [value for value in given if not isinstance(value, DeviceBackend)]
+        if wrong:
+            raise BackendError(
+                f"the hook {HOOK} must return a sequence of DeviceBackend, got {wrong[0]!r}; "
+                f"repair the conftest.py or plugin that implements it"
+            )
+        backends += [value for value in given if isinstance(value, DeviceBackend)]
+    return tuple(backends)
+
+
+def find_backend(name: str, *, origin: str, of_hook: Sequence[DeviceBackend] = ()) -> DeviceBackend:
     """Return the device backend of that name, without asking for its device.
 
-    `origin` says where the name came from. Raises BackendError when no backend or more than one has the name,
-    or when a vendor's entry point does not give one.
+    `origin` says where the name came from, `of_hook` are the backends that conftest.py files and plugins
+    give. Raises BackendError when no backend or more than one has the name, or when a vendor's entry point
+    does not give one.
     """
     vendors = [point for point in _entry_points() if point.name == name]
+    hooked = [backend for backend in of_hook if backend.name == name]
+    if hooked and (name in BUILT_IN or vendors or len(hooked) > 1):
+        raise BackendError(
+            f"the hook {HOOK} gives a backend {name!r}, and {_other(name, vendors)} as well, got {name!r} "
+            f"from {origin}; give it another name in the conftest.py or plugin that implements the hook"
+        )
+    if hooked:
+        return hooked[0]
     if name in BUILT_IN and vendors:
         vendor = _distribution(vendors[0])
         raise BackendError(
@@ -30,7 +55,7 @@ def find_backend(name: str, *, origin: str) -> DeviceBackend:
     if name in BUILT_IN:
         return BUILT_IN[name]
     if not vendors:
-        raise BackendError(_unknown(name, origin))
+        raise BackendError(_unknown(name, origin, of_hook))
     if len(vendors) > 1:
         names = ", ".join(_distribution(point) for point in vendors)
         raise BackendError(
@@ -69,13 +94,22 @@ def _distribution(point: metadata.EntryPoint) -> str:
     return point.dist.name if point.dist is not None else "(unknown distribution)"
 
 
-def _unknown(name: str, origin: str) -> str:
-    known = sorted({*BUILT_IN, *(point.name for point in _entry_points())})
+def _other(name: str, vendors: Sequence[metadata.EntryPoint]) -> str:
+    """Say who else has a backend of the name that the hook gives."""
+    if name in BUILT_IN:
+        return "the plugin itself has one"
+    return f"the distribution {_distribution(vendors[0])} registers one" if vendors else "gives another"
+
+
+def _unknown(name: str, origin: str, of_hook: Sequence[DeviceBackend]) -> str:
+    names = (point.name for point in _entry_points())
+    known = sorted({*BUILT_IN, *names, *(backend.name for backend in of_hook)})
     near = difflib.get_close_matches(name, known, n=2)
     suggestion = f"did you mean {' or '.join(near)}? " if near else ""
     return (
         f"unknown backend, got {name!r} from {origin}; {suggestion}the known backends are "
-        f"{', '.join(known)}; vendors add theirs by the entry-point group {ENTRY_POINT_GROUP}"
+        f"{', '.join(known)}; vendors add theirs by the entry-point group {ENTRY_POINT_GROUP} "
+        f"or the hook {HOOK}"
     )
 
 
