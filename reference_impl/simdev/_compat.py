@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch.distributed import distributed_c10d
@@ -22,7 +23,8 @@ def register_device_module(device_type: str, module: ModuleType) -> None:
 
     torch 2.11 to 2.15: `torch._register_device_module`, the way that torch's documentation gives to vendors.
     """
-    torch._register_device_module(device_type, module)
+    register: Any = torch._register_device_module
+    register(device_type, module)
     sys.modules[f"torch.{device_type}"] = module
 
 

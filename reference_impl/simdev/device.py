@@ -77,11 +77,12 @@ def manual_seed_all(seed: int) -> None:
 
 
 def initial_seed() -> int:
-    return _generator(None).initial_seed()
+    return int(_generator(None).initial_seed())
 
 
 def get_rng_state(device: DeviceLike = None) -> torch.Tensor:
-    return _generator(device).get_state()
+    state: torch.Tensor = _generator(device).get_state()
+    return state
 
 
 def set_rng_state(new_state: torch.Tensor, device: DeviceLike = None) -> None:

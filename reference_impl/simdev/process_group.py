@@ -14,8 +14,8 @@ from .extension import extension
 def create(settings: Any, pg_options: Any = None) -> Any:
     """Return the backend of one group. `settings` is torch's `DistributedBackendOptions`.
 
-    `pg_options` is a `SimcclOptions` or None; torch's timeout overrides its own, as for NCCL. Raises TypeError
-    for other options.
+    `pg_options` is a `SimcclOptions` or None; torch's timeout overrides its own, as for NCCL. Raises
+    TypeError for other options.
     """
     simccl = extension()
     if not isinstance(pg_options, simccl.SimcclOptions | None):

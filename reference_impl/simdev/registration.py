@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 import torch.distributed as dist
+from torch.utils import backend_registration
 
 from . import _compat
 from .settings import device_count
@@ -16,8 +16,8 @@ def register() -> None:
     """Register the device, its module `torch.simdev` and its process-group backend; once is enough.
 
     The device becomes torch's accelerator, for which `init_process_group` picks simccl. Raises BuildError,
-    ValueError for a wrong number of devices in the environment, or RuntimeError where another device has taken
-    PrivateUse1, of which a process has one.
+    ValueError for a wrong number of devices in the environment, or RuntimeError where another device has
+    taken PrivateUse1, of which a process has one.
     """
     if _compat.has_backend(BACKEND_NAME):
         return
@@ -33,12 +33,13 @@ def _register_device() -> None:
             f"use {DEVICE_TYPE} in a process that does not import it"
         )
     from . import device  # noqa: PLC0415 - only what is registered needs the extension
+    from .extension import extension  # noqa: PLC0415
 
-    device.extension().set_device_count(device_count())
+    extension().set_device_count(device_count())
     if taken_by != DEVICE_TYPE:
-        torch.utils.rename_privateuse1_backend(DEVICE_TYPE)
+        backend_registration.rename_privateuse1_backend(DEVICE_TYPE)
         _compat.register_device_module(DEVICE_TYPE, device)
-        torch.utils.generate_methods_for_privateuse1_backend()
+        backend_registration.generate_methods_for_privateuse1_backend()
 
 
 def _register_process_group_backend() -> None:
@@ -47,4 +48,6 @@ def _register_process_group_backend() -> None:
 
     extension().set_gloo_factory(process_group.make_gloo)
     # As a list: torch 2.11 to 2.13 take the letters of a string for devices.
-    dist.Backend.register_backend(BACKEND_NAME, process_group.create, extended_api=True, devices=[DEVICE_TYPE])
+    dist.Backend.register_backend(
+        BACKEND_NAME, process_group.create, extended_api=True, devices=[DEVICE_TYPE]
+    )

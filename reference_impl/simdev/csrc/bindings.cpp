@@ -33,6 +33,7 @@ void bind_backend(py::module_& module) {
       .def(
           py::init(make), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"),
           py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("options", &Simccl::getBackendOptions)
       .def("perform_nocolor_split", &Simccl::perform_nocolor_split, py::arg("device"))
       .def("comm_split_count", &Simccl::split_count);
 }

@@ -7,6 +7,8 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
 #include <algorithm>
+#include <numeric>
+#include <thread>
 
 namespace simdev {
 namespace {
@@ -160,36 +162,51 @@ WorkPtr Simccl::scatter(Tensors& outputs, std::vector<Tensors>& inputs, const c1
 
 WorkPtr Simccl::reduce_scatter(
     Tensors& outputs, std::vector<Tensors>& inputs, const c10d::ReduceScatterOptions& opts) {
-  const Staged output = staged_output(single(outputs));
-  TORCH_CHECK(inputs.size() == 1, "simccl scatters one list of tensors, got ", inputs.size());
-  require_same_dtype(inputs[0], output.device);
-  auto reducing = opts;
-  reducing.reduceOp = reduction_of(opts.reduceOp, output.host.scalar_type());
-  std::vector<Tensors> parts(1);
-  for (const auto& part : staged(inputs[0])) {
-    parts[0].push_back(part.numbers());
+  TORCH_CHECK(
+      inputs.size() == 1 && inputs[0].size() == static_cast<size_t>(size_), "simccl scatters one tensor to each of ",
+      size_, " ranks, got ", inputs.empty() ? 0 : inputs[0].size());
+  Tensors parts;
+  for (const auto& part : inputs[0]) {
+    require(part);
+    parts.push_back(Staged(part).numbers().view({-1}));
   }
-  Tensors numbers{output.numbers()};
-  return collective(
-      c10d::OpType::REDUCE_SCATTER, gloo().reduce_scatter(numbers, parts, reducing), outputs,
-      writing_back({output}));
+  require_same_dtype(inputs[0], single(outputs));
+  const auto own = parts.begin() + rank_;
+  const int64_t start = std::accumulate(
+      parts.begin(), own, int64_t{0}, [](int64_t sum, auto& part) { return sum + part.numel(); });
+  return summed_part(c10d::OpType::REDUCE_SCATTER, at::cat(parts), start, own->numel(), outputs[0], opts);
 }
 
 WorkPtr Simccl::_reduce_scatter_base(
     at::Tensor& output, at::Tensor& input, const c10d::ReduceScatterOptions& opts) {
   require(input);
-  const Staged part = staged_output(output);
+  require(output);
   require_same_dtype({output}, input);
   TORCH_CHECK(
       input.numel() == output.numel() * size_, "simccl scatters ", output.numel(), " elements to each of ",
       size_, " ranks, got an input of ", input.numel());
-  auto reducing = opts;
+  return summed_part(
+      c10d::OpType::_REDUCE_SCATTER_BASE, Staged(input).numbers().view({-1}).clone(), rank_ * output.numel(),
+      output.numel(), output, opts);
+}
+
+// gloo's own reduce-scatter is an all-reduce too, but one that finishes only in wait().
+WorkPtr Simccl::summed_part(
+    c10d::OpType type, const at::Tensor& numbers, int64_t start, int64_t length, const at::Tensor& output,
+    const c10d::ReduceScatterOptions& opts) {
+  const Staged part = staged_output(output);
+  TORCH_CHECK(
+      part.host.numel() == length, "simccl scatters ", length, " elements to this rank, got an output of ",
+      part.host.numel());
+  c10d::AllreduceOptions reducing;
   reducing.reduceOp = reduction_of(opts.reduceOp, part.host.scalar_type());
-  auto numbers = part.numbers().view({-1});
-  auto whole = Staged(input).numbers().view({-1});
-  return collective(
-      c10d::OpType::_REDUCE_SCATTER_BASE, gloo()._reduce_scatter_base(numbers, whole, reducing), {output},
-      writing_back({part}));
+  reducing.timeout = opts.timeout;
+  Tensors all{numbers};
+  const auto write_back = [=] {
+    part.numbers().view({-1}).copy_(numbers.narrow(0, start, length));
+    part.write_back();
+  };
+  return collective(type, gloo().allreduce(all, reducing), {output}, write_back);
 }
 
 WorkPtr Simccl::alltoall_base(

@@ -106,6 +106,9 @@ class Simccl final : public Backend {
   WorkPtr launched(WorkPtr work);
   WorkPtr collective(
       c10d::OpType type, const WorkPtr& inner, Tensors results, std::function<void()> write_back = {});
+  WorkPtr summed_part(
+      c10d::OpType type, const at::Tensor& numbers, int64_t start, int64_t length, const at::Tensor& output,
+      const c10d::ReduceScatterOptions& opts);
   WorkPtr message(const WorkPtr& inner);
   at::Tensor message_bytes(const Tensors& tensors) const;
 

@@ -48,7 +48,8 @@ Staged::Staged(at::Tensor device_tensor)
 }
 
 at::Tensor Staged::bytes() const {
-  return host.view({-1}).view(at::kByte);
+  const auto size = static_cast<int64_t>(host.nbytes());
+  return at::from_blob(host.mutable_data_ptr(), {size}, [owner = host](void*) {}, at::kByte);
 }
 
 at::Tensor Staged::byte_rows() const {
