@@ -162,6 +162,11 @@ def bound_device(group: dist.ProcessGroup) -> torch.device | None:
     return group.bound_device_id
 
 
+def unbind(group: dist.ProcessGroup) -> None:
+    """Let barriers of `group` go over the CPU: torch sends those of a bound group over its device."""
+    group.bound_device_id = None
+
+
 def supports_splitting(group: dist.ProcessGroup, device: torch.device) -> bool:
     """Tell what the backend of `device` says of itself (`supports_splitting`, torch 2.3 and newer)."""
     return bool(getattr(group._get_backend(device), "supports_splitting", False))

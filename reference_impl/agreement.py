@@ -7,7 +7,7 @@ until a timeout, by default half an hour.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -50,29 +50,22 @@ def _wait_for(store: Any, keys: Sequence[str], timeout: timedelta | None, plan: 
 
 
 def _require_no_obstacle(obstacles: Sequence[str | None], plan: str) -> None:
-    by_text = _ranks_by_text(obstacle or "" for obstacle in obstacles)
-    by_text.pop("", None)
-    if not by_text:
-        return
-    told = "; ".join(
-        text if len(ranks) == len(obstacles) else f"on rank(s) {ranks} {text}"
-        for text, ranks in by_text.items()
-    )
-    raise RuntimeError(f"cannot make {plan}: {told}")
+    """Raise the obstacle of this rank, or else the first of others'."""
+    own = obstacles[dist.get_rank()]
+    kept = [rank for rank, obstacle in enumerate(obstacles) if obstacle is not None]
+    if own is not None:
+        raise RuntimeError(f"cannot make {plan}: {own}")
+    if kept:
+        raise RuntimeError(f"cannot make {plan}: on rank(s) {kept} {obstacles[kept[0]]}")
 
 
 def _require_one_plan(plans: Sequence[str]) -> None:
-    by_text = _ranks_by_text(plans)
+    by_text: dict[str, list[int]] = {}
+    for rank, text in enumerate(plans):
+        by_text.setdefault(text, []).append(rank)
     if len(by_text) > 1:
         told = "; ".join(f"rank(s) {ranks} make {text}" for text, ranks in by_text.items())
         raise ValueError(
             f"the ranks are not about to make the same groups: {told}; pass the same lists on every rank, in "
             "the same order"
         )
-
-
-def _ranks_by_text(texts: Iterable[str]) -> dict[str, list[int]]:
-    ranks: dict[str, list[int]] = {}
-    for rank, text in enumerate(texts):
-        ranks.setdefault(text, []).append(rank)
-    return ranks

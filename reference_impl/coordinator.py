@@ -76,7 +76,8 @@ class GroupCoordinator:
         self.world_size = len(self.ranks)
         self.rank_in_group = self.ranks.index(self.rank)
         self._arguments = Arguments(self.unique_name, self.world_size, self.rank_in_group, self.device)
-        self._cpu = OrderedGroup(self._subgroups.cpu_group, self.ranks)
+        # Up to torch 2.13 messages in gloo groups that were split off know of no timeout but half an hour.
+        self._cpu = OrderedGroup(self._subgroups.cpu_group, self.ranks, self.cpu_timeout)
         self._device_group = OrderedGroup(self._subgroups.device_group, self.ranks)
         self._tensor_dicts = TensorDictChannel(self._cpu, self._device_group, self.device)
         self._communicator: Communicator | None = None

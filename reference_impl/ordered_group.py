@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from . import _compat
 from .wire import as_wire, from_wire, is_plain, write_back
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message in flight. `timeout` ends the wait for it; None leaves that to the backend."""
+
+    work: dist.Work
+    timeout: timedelta | None
+
+    def wait(self) -> None:
+        """Wait until the message is through. Raises RuntimeError where it fails or the time is over."""
+        self.work.wait() if self.timeout is None else self.work.wait(self.timeout)
+
+    def is_completed(self) -> bool:
+        """Tell, without waiting, whether the message is known to be through."""
+        return bool(self.work.is_completed())
 
 
 class OrderedGroup:
@@ -19,8 +37,12 @@ class OrderedGroup:
     `dst` are positions in `ranks`. Nothing is sent for empty tensors: backends differ on them.
     """
 
-    def __init__(self, group: dist.ProcessGroup, ranks: Sequence[int]) -> None:
+    def __init__(
+        self, group: dist.ProcessGroup, ranks: Sequence[int], message_timeout: timedelta | None = None
+    ) -> None:
+        """Take a group of torch. `message_timeout` is for backends that do not know the group's timeout."""
         self.group = group
+        self.message_timeout = message_timeout
         self.ranks = list(ranks)
         self.world_size = len(self.ranks)
         self.rank_in_group = self.ranks.index(dist.get_rank())
@@ -76,20 +98,24 @@ class OrderedGroup:
     def send(self, flat: torch.Tensor, dst: int) -> None:
         """Send a 1-D tensor; returns when the backend lets go of it."""
         if flat.numel():
-            dist.send(flat, dst=self.ranks[dst], group=self.group)
+            self.isend(flat, dst).wait()
 
     def recv_(self, flat: torch.Tensor, src: int) -> None:
         """Fill a 1-D contiguous tensor with a message of its size."""
         if flat.numel():
-            dist.recv(flat, src=self.ranks[src], group=self.group)
+            self.irecv(flat, src).wait()
 
-    def isend(self, flat: torch.Tensor, dst: int) -> dist.Work:
+    def isend(self, flat: torch.Tensor, dst: int) -> Message:
         """Start to send a 1-D tensor that is not empty and stays as it is until the work is done."""
-        return cast("dist.Work", dist.isend(flat, dst=self.ranks[dst], group=self.group))
+        return self._message(dist.isend(flat, dst=self.ranks[dst], group=self.group))
 
-    def irecv(self, flat: torch.Tensor, src: int) -> dist.Work:
+    def irecv(self, flat: torch.Tensor, src: int) -> Message:
         """Start to fill a 1-D contiguous tensor that is not empty."""
-        return cast("dist.Work", dist.irecv(flat, src=self.ranks[src], group=self.group))
+        return self._message(dist.irecv(flat, src=self.ranks[src], group=self.group))
+
+    def _message(self, work: dist.Work | None) -> Message:
+        assert work is not None, "this rank is a member of the group"
+        return Message(work, self.message_timeout)
 
 
 def _reorder(rows: torch.Tensor, order: list[int]) -> torch.Tensor:

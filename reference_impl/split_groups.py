@@ -86,9 +86,9 @@ class SplitGroups:
         self, partition: Sequence[Sequence[int]], timeout: timedelta | None, description: str, key: str
     ) -> dist.ProcessGroup | None:
         """Split off device groups for all lists and return that of this rank; None on a rank in no list."""
-        keep = None
-        if self.device.type != "cpu" and _compat.can_split_off(_default_group(), self.device):
-            keep = f"{self.device.type}:{_compat.configured_backends(_default_group())[self.device.type]}"
+        keep, parent = None, self._parent()
+        if self.device.type != "cpu" and _compat.can_split_off(parent, self.device):
+            keep = f"{self.device.type}:{_compat.configured_backends(parent)[self.device.type]}"
         return self._split(partition, timeout, description, key, keep)
 
     def cpu_group(
@@ -98,7 +98,10 @@ class SplitGroups:
 
         None on a rank in no list. torch splits a device's backend in any case, so the group has that as well.
         """
-        return self._split(partition, timeout, description, key, None)
+        group = self._split(partition, timeout, description, key, None)
+        if group is not None:
+            _compat.unbind(group)
+        return group
 
     def _split(
         self,
@@ -108,11 +111,9 @@ class SplitGroups:
         key: str,
         keep: str | None,
     ) -> dist.ProcessGroup | None:
-        parent = _default_group()
-        _compat.prepare_to_split(parent, self.device)
         try:
             group = _compat.split_group(
-                parent,
+                self._parent(),
                 [sorted(ranks) for ranks in partition],
                 timeout=timeout,
                 description=description,
@@ -129,6 +130,12 @@ class SplitGroups:
             # Up to torch 2.13 the CPU's backend takes over options of the device's, and with them no timeout.
             _compat.set_timeout(group, timeout)
         return group
+
+    def _parent(self) -> dist.ProcessGroup:
+        parent = dist.group.WORLD
+        assert parent is not None, "create_subgroups has made sure"
+        _compat.prepare_to_split(parent, self.device)
+        return parent
 
     def _reason_against_group(self, group: dist.ProcessGroup | None) -> str | None:
         if group is None:
@@ -169,9 +176,3 @@ def _reason_against(device_type: str) -> str | None:
     if accelerator not in {"cpu", device_type}:
         return f"it splits the groups of torch's accelerator, which is {accelerator!r} here"
     return None
-
-
-def _default_group() -> dist.ProcessGroup:
-    group = dist.group.WORLD
-    assert group is not None, "create_subgroups has made sure"
-    return group

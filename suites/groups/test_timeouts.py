@@ -67,7 +67,9 @@ def test_the_cpu_timeout_ends_waits_on_the_cpu(
         # Each rank waits in a group of its own, both at the same time: a group is of no use afterwards.
         groups = [world.coordinator([ranks], name="group") for _ in ranks]
         own = groups[current_rank().rank]
+        last = world.coordinator([ranks], name="last")
         ended = wait_alone(KINDS[own.rank], own, torch.ones(3, device=own.device))
+        last.barrier()  # a rank that left earlier would end the other's wait
         world.destroy()
         return ended
 
@@ -102,7 +104,9 @@ def test_the_device_timeout_ends_waits_on_the_device(
         tensor = torch.ones(3, device=own.device)
         for group in groups:
             assert group.all_reduce(tensor).tolist() == [world_size] * 3
+        last = world.coordinator([ranks], name="last")
         ended = wait_alone("all_reduce", own, tensor)
+        last.barrier()  # a rank that left earlier would end the other's wait
         world.destroy()
         return ended
 
