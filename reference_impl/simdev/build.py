@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch.utils import cpp_extension
 
 MODULE_NAME = "_simdev"
 CACHE_VARIABLE = "VDIST_SIMDEV_CACHE"
@@ -24,7 +23,7 @@ _SOURCES = Path(__file__).parent / "csrc"
 # Most of the time goes into torch's headers, so files that need the same ones are compiled as one.
 _UNITS = {
     "device": ("device.cpp", "generator.cpp", "kernels.cpp"),
-    "simccl": ("staging.cpp", "work.cpp", "simccl.cpp", "bindings.cpp"),
+    "simccl": ("staging.cpp", "work.cpp", "collectives.cpp", "simccl.cpp", "bindings.cpp"),
 }
 _FLAGS = ("-std=c++20", "-O0", "-fPIC", "-fvisibility=hidden", f"-DTORCH_EXTENSION_NAME={MODULE_NAME}")
 _LIBRARIES = ("torch_python", "torch", "torch_cpu", "c10")
@@ -112,6 +111,8 @@ def _compiler() -> list[str]:
 
 
 def _compile(compiler: Sequence[str], unit: str, folder: Path) -> Path:
+    from torch.utils import cpp_extension  # noqa: PLC0415 - slow, and talkative where CUDA's driver is missing
+
     target = folder / f"{unit}.o"
     includes = [f"-I{path}" for path in (*cpp_extension.include_paths(), sysconfig.get_path("include"))]
     text = "".join(f'#include "{_SOURCES / name}"\n' for name in _UNITS[unit])
@@ -120,6 +121,8 @@ def _compile(compiler: Sequence[str], unit: str, folder: Path) -> Path:
 
 
 def _link_flags() -> list[str]:
+    from torch.utils import cpp_extension  # noqa: PLC0415 - as above
+
     folders = cpp_extension.library_paths()
     return [
         *(f"-L{folder}" for folder in folders),

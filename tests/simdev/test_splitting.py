@@ -14,11 +14,12 @@ import torch.distributed as dist
 from pytest_vdist import DistributedRun, current_rank
 from pytest_vdist.reference_impl.simdev.extension import extension
 
-pytestmark = pytest.mark.skipif(
+from .operands import WORLD, all_gather_single
+
+needs_splitting = pytest.mark.skipif(
     "backend" not in inspect.signature(dist.split_group).parameters,
     reason="this torch splits CUDA groups only",
 )
-WORLD = 4
 
 
 def init() -> None:
@@ -35,7 +36,7 @@ def seen_on_both_legs(group: dist.ProcessGroup | None) -> list[list[float]] | No
     seen = []
     for device in (current_rank().device, torch.device("cpu")):
         gathered = torch.zeros(group.size(), device=device)
-        dist.all_gather_single(gathered, torch.tensor([float(dist.get_rank())], device=device), group=group)
+        all_gather_single(gathered, torch.tensor([float(dist.get_rank())], device=device), group=group)
         total = torch.tensor([float(dist.get_rank())], device=device)
         dist.all_reduce(total, group=group)
         assert total.item() == gathered.sum().item()
@@ -43,6 +44,7 @@ def seen_on_both_legs(group: dist.ProcessGroup | None) -> list[list[float]] | No
     return seen
 
 
+@needs_splitting
 @pytest.mark.parametrize(
     "partition",
     [[[0, 1, 2, 3]], [[0, 1], [2, 3]], [[0, 2], [1, 3]], [[0], [1, 2, 3]], [[0], [1], [2], [3]], [[1, 3]]],
@@ -60,6 +62,7 @@ def test_every_rank_gets_the_part_that_it_is_in(
         assert seen == (None if own is None else [own, own])
 
 
+@needs_splitting
 def test_a_split_group_is_split_again_by_its_own_ranks(distributed_run: DistributedRun) -> None:
     def body() -> list[Any]:
         init()
@@ -78,6 +81,7 @@ def test_a_split_group_is_split_again_by_its_own_ranks(distributed_run: Distribu
         assert seen == [None if ranks is None else [ranks, ranks] for ranks in members]
 
 
+@needs_splitting
 def test_groups_that_are_split_and_made_live_side_by_side(distributed_run: DistributedRun) -> None:
     def body() -> list[Any]:
         init()
@@ -92,6 +96,7 @@ def test_groups_that_are_split_and_made_live_side_by_side(distributed_run: Distr
         assert seen == [None if ranks is None else [ranks, ranks] for ranks in (pair, *made, pair)]
 
 
+@needs_splitting
 def test_the_timeout_of_a_split_is_that_of_its_device_leg(distributed_run: DistributedRun) -> None:
     def body() -> tuple[float, float, list[int]]:
         init()
