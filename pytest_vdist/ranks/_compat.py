@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from cloudpickle import cloudpickle as cloudpickle_module
+from multiprocess import forkserver
 from torch.distributed import distributed_c10d
 
 # torch 2.11 to 2.15 export the stores from torch.distributed at run time, but not to type checkers.
@@ -54,6 +55,15 @@ def group_label(group: dist.ProcessGroup) -> str:
     """Return the group's description, or its name: `group_desc` is set by torch, its readers are private."""
     description = str(group.group_desc)
     return group.group_name if description in {"", "undefined"} else description
+
+
+def fork_server_address() -> str:
+    """Return the path of the socket of this process's fork server, or "".
+
+    multiprocess 0.70 (as multiprocessing of Python 3.11 to 3.14) knows it in `_forkserver`, on both sides.
+    """
+    address = forkserver._forkserver._forkserver_address
+    return "" if not address or str(address).startswith("\0") else str(address)
 
 
 @contextmanager

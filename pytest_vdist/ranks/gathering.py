@@ -33,11 +33,13 @@ class Gathering:
         """Whether every rank has answered or died."""
         return len(self.replies) + len(self._died) == len(self._ranks)
 
-    def send(self, rank: RankProcess, message: bytes) -> None:
+    def send(self, rank: RankProcess, message: bytes) -> bool:
+        """Send to a rank; returns False if it has ended."""
         try:
             rank.connection.send_bytes(message)
         except OSError:
-            self._note_death(rank)
+            return False
+        return True
 
     def wait(self, deadline: float) -> None:
         """Return when complete, or at the deadline, or soon after the first failure.

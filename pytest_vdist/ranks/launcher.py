@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,15 @@ import pytest_vdist
 from pytest_vdist.ranks import _compat
 
 _HOST = "127.0.0.1"
-_PRELOAD = ["torch", "torch.distributed", "pytest", "_pytest.assertion.rewrite", "pytest_vdist.ranks.worker"]
+_PRELOAD = [
+    "pytest_vdist.ranks.fork_server",
+    "torch",
+    "torch.distributed",
+    "pytest",
+    "_pytest.assertion.rewrite",
+    "pytest_vdist.ranks.worker",
+]
+_LONGEST_FOLDER = 60  # the path of a socket may have 107 bytes, and multiprocess adds up to 40
 
 # One thread per rank: a fork server that had started OpenMP threads would leave its children hanging, and
 # ranks share the machine's cores anyway. Gloo must not choose an interface by the host's name.
@@ -29,7 +38,7 @@ class Launcher:
     def __init__(
         self, start_method: str, rank_environment: Mapping[str, str], device_module: str = ""
     ) -> None:
-        """Start nothing yet. `device_module` is what every rank will import, so a fork server does it once."""
+        """Start nothing yet. `device_module` is what every rank imports; a fork server does it once."""
         self.context: Any = multiprocess.get_context(start_method)
         self._preload = [*_PRELOAD, device_module] if device_module else _PRELOAD
         self._start_method = start_method
@@ -65,9 +74,21 @@ class Launcher:
         with _temporarily(self.environment()), _compat.hidden_main_module():
             if self._start_method == "forkserver":
                 self.context.set_forkserver_preload(self._preload)
-                with _temporarily({"PYTHONPATH": _python_path()}):
+                with _temporarily({"PYTHONPATH": _python_path()}), _short_temporary_folder():
                     forkserver.ensure_running()
             yield
+
+
+@contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """Let the fork server's socket be made in /tmp where the usual folder's path is too long for a socket."""
+    usual = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER:
+        tempfile.tempdir = "/tmp"  # noqa: S108 - multiprocess makes a folder of its own in it
+    try:
+        yield
+    finally:
+        tempfile.tempdir = usual
 
 
 def _python_path() -> str:

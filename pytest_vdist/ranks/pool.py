@@ -18,8 +18,8 @@ from pytest_vdist.backends.leases import DeviceLeases
 from pytest_vdist.ranks import _compat, emission, wire
 from pytest_vdist.ranks.debugger import Ask
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, WorldSpec
-from pytest_vdist.ranks.team import Result, Team
-from pytest_vdist.ranks.teams import Devices, WarmTeams, device_slots
+from pytest_vdist.ranks.team import RankLostError, Result, Team
+from pytest_vdist.ranks.teams import Devices, WarmTeams, device_slots, warn_of_lost_ranks
 
 _LEASE_TIMEOUT = 900.0
 _MOST_RANKS = 1024
@@ -74,15 +74,42 @@ class RankPool:
         self._check(world_size, timeout, env)
         body = wire.dump_body(function, args, kwargs)
         with self._leased(world_size) as devices:
+            result = self._execute(
+                body,
+                devices=devices,
+                world=world,
+                world_size=world_size,
+                timeout=timeout,
+                fresh=fresh,
+                env=env,
+            )
+        return self._conclude(result)
+
+    def _execute(
+        self,
+        body: bytes,
+        *,
+        devices: Devices,
+        world: WorldSpec,
+        world_size: int,
+        timeout: float,
+        fresh: bool,
+        env: Mapping[str, str] | None,
+    ) -> Result:
+        """Run on a team; on another one, if it turns out to have lost a rank before the run could begin."""
+        while True:
             team = self._teams.start(world_size, devices) if fresh else self._teams.take(world_size, devices)
             started = time.monotonic()
             try:
                 result = team.execute(self._dispatch(team, world, body, env), timeout, self._ask)
+            except RankLostError as lost:
+                warn_of_lost_ranks(str(lost))
+                continue
             finally:
-                self._log_run(world_size, time.monotonic() - started)
                 if fresh and not team.closed:
                     team.close()
-        return self._conclude(result)
+            self._log_run(world_size, time.monotonic() - started)
+            return result
 
     def close(self) -> None:
         """End every rank process."""

@@ -66,6 +66,10 @@ class RankProcess:
     def ended(self) -> bool:
         return bool(wait([self.sentinel], 0))
 
+    def gone(self) -> bool:
+        """Tell whether an idle rank has ended: its connection closes a moment before its exit is known."""
+        return self.ended() or bool(self.connection.poll())
+
     def exit_text(self) -> str:
         """Say how the process ended. Its pipes close a moment before its exit code is there."""
         self._process.join(_EXIT_PATIENCE)

@@ -29,6 +29,10 @@ _NOTICE_EVERY = 1.0
 _CLOSE_TIMEOUT = 1.0
 
 
+class RankLostError(Exception):
+    """Raised when an idle rank has ended before a run could begin on it. The team is closed."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What came of a run: the replies by rank, or the failure; `output` by rank is (stdout, stderr)."""
@@ -85,11 +89,12 @@ class Team:
 
     def ended_ranks(self) -> list[str]:
         """Describe the ranks whose processes have ended while nobody asked anything of them."""
-        return [f"rank {rank.rank}: {rank.exit_text()}" for rank in self._ranks if rank.ended()]
+        return [f"rank {rank.rank}: {rank.exit_text()}" for rank in self._ranks if rank.gone()]
 
     def execute(self, run: Run, timeout: float, ask: Ask) -> Result:
         """Run on every rank and wait for all, at most `timeout` seconds. A failed team is killed already.
 
+        Raises RankLostError if the run did not begin everywhere, so that it can be made on another team.
         `ask` converses with a rank that is being debugged; the time that it takes does not count.
         """
         try:
@@ -144,7 +149,8 @@ class Team:
         message = pickle.dumps(run, protocol=pickle.HIGHEST_PROTOCOL)
         gathering = Gathering(self._ranks, self._selector, ask)
         for rank in self._ranks:
-            gathering.send(rank, message)
+            if not gathering.send(rank, message):
+                raise RankLostError(f"rank {rank.rank}: {rank.exit_text()}")
         gathering.wait(deadline)
         replies, failure = gathering.replies, None
         if not _agreed(replies, self.world_size):

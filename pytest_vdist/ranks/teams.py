@@ -21,6 +21,11 @@ class RankLostWarning(UserWarning):
     """Warned when the process of an idle rank has ended by itself; the run goes on with fresh ranks."""
 
 
+def warn_of_lost_ranks(which: str) -> None:
+    """Warn at the test's call of the fixture."""
+    warnings.warn(f"between two runs ended {which}", RankLostWarning, stacklevel=6)
+
+
 class WarmTeams:
     """Teams of one device backend, the one used last at the end."""
 
@@ -44,7 +49,7 @@ class WarmTeams:
             lost = team.ended_ranks()
             if lost:
                 team.kill()
-                warnings.warn(f"between two runs ended {'; '.join(lost)}", RankLostWarning, stacklevel=5)
+                warn_of_lost_ranks("; ".join(lost))
         if team is None or team.closed:
             team = self.start(world_size, devices)
         self._teams[world_size, devices] = team

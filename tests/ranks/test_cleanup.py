@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,14 +35,23 @@ def test_passing(distributed_run):
 """
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Give a folder whose path is short enough for sockets, which pytest's are not under xdist."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as folder:
+        yield Path(folder)
+
+
 @contextmanager
-def _controller_with_hung_ranks(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
+def _controller_with_hung_ranks(
+    tmp_path: Path, temporary: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """Start a pytest whose two ranks hang; give it, and the processes that it has started."""
     (tmp_path / "test_hung.py").write_text(HUNG)
     fifo = tmp_path / "ready"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_hung.py"]
-    environment = {**os.environ, "READY": str(fifo)}
+    environment = {**os.environ, "READY": str(fifo), "TMPDIR": str(temporary)}
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -57,7 +68,8 @@ def _announced(reader: int, count: int) -> list[int]:
     text = ""
     while text.count("\n") < count:
         assert select.select([reader], [], [], 60)[0], "the ranks did not start"
-        text += os.read(reader, 1000).decode()
+        with contextlib.suppress(BlockingIOError):  # a rank has opened the pipe, but not written to it yet
+            text += os.read(reader, 1000).decode()
     return sorted({int(pid) for pid in text.split()})
 
 
@@ -73,31 +85,52 @@ def _wait_for_end(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
-def test_no_process_survives_a_controller_that_is_ended(tmp_path: Path, how: signal.Signals) -> None:
+def test_nothing_survives_a_controller_that_is_ended(
+    tmp_path: Path, temporary: Path, how: signal.Signals
+) -> None:
     shared_memory_before = set(os.listdir("/dev/shm"))
-    with _controller_with_hung_ranks(tmp_path) as (controller, started):
+    with _controller_with_hung_ranks(tmp_path, temporary) as (controller, started):
         assert len(started) == 3  # two ranks and their fork server
         controller.send_signal(how)
 
         assert controller.wait(10) != 0
         assert [pid for pid in started if not _wait_for_end(pid)] == []
     assert set(os.listdir("/dev/shm")) <= shared_memory_before
+    assert [str(path) for path in temporary.rglob("*")] == []
 
 
-def test_a_passing_session_leaves_no_files(tmp_path: Path) -> None:
+def test_a_passing_session_leaves_no_files(tmp_path: Path, temporary: Path) -> None:
     (tmp_path / "test_passing.py").write_text(PASSING)
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
     shared_memory_before = set(os.listdir("/dev/shm"))
 
-    subprocess.run(
+    session = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_passing.py"],
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(temporary)},
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
         timeout=60,
     )
 
+    assert session.returncode == 0, session.stdout
     assert [str(path) for path in temporary.rglob("*")] == []
     assert set(os.listdir("/dev/shm")) <= shared_memory_before
+
+
+def test_a_temporary_folder_with_a_long_path_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "test_passing.py").write_text(PASSING)
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+
+    session = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_passing.py"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(long)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert session.returncode == 0, session.stdout
