@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import torch  # noqa: F401 - pytester forgets what its sessions import, and torch cannot be imported twice
 
 from pytest_vdist.run_log import (
     RUNS,
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("plain_sessions")
 
 TESTS = """
 import pytest
+import torch  # noqa: F401 - pytester forgets what its sessions import, and torch cannot be imported twice
 
 @pytest.fixture
 def prepared(distributed_run):
