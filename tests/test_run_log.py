@@ -59,11 +59,16 @@ def test_expected_to_fail(distributed_run):
 TIME = r"\d+(\.\d)? m?s"
 
 
+def without_repetition(properties: list[tuple[str, str]]) -> dict[str, str]:
+    assert len(dict(properties)) == len(properties)
+    return dict(properties)
+
+
 def properties_in_junit(path: Path) -> dict[str, dict[str, str]]:
     return {
-        str(case.get("name")).removesuffix("[cpu]"): {
-            str(p.get("name")): str(p.get("value")) for p in case.iter("property")
-        }
+        str(case.get("name")).removesuffix("[cpu]"): without_repetition(
+            [(str(p.get("name")), str(p.get("value"))) for p in case.iter("property")]
+        )
         for case in ET.parse(path).iter("testcase")
     }
 
