@@ -19,7 +19,8 @@ from pytest_vdist.options import TABLE
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
-EXECUTED = (ROOT / "README.md", *(DOCS / name for name in ("writing-tests.md", "options.md", "limitations.md")))
+RUN_PAGES = ("writing-tests.md", "options.md", "limitations.md", "comparison.md")
+EXECUTED = (ROOT / "README.md", *(DOCS / name for name in RUN_PAGES))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 VERSION = re.compile(r"torch \d[\w.+]*")
@@ -184,7 +185,9 @@ def test_times_and_notices_of_a_slow_start_may_differ_from_the_page() -> None:
     shown = pattern_of("test_a.py::test_b PASSED (2 ranks, 3 ms)       [ 50%]")
     slow = "test_a.py::test_b \nvdist: 0 of 2 ranks are ready\nvdist: 1 of 2 ranks are ready\n"
     assert shown.fullmatch(without_notices(f"{slow}test_a.py::test_b PASSED (2 ranks, 1.2 s)      [ 50%]"))
-    assert not shown.fullmatch(without_notices(f"{slow}test_a.py::test_b PASSED (4 ranks, 1.2 s)      [ 50%]"))
+    assert not shown.fullmatch(
+        without_notices(f"{slow}test_a.py::test_b PASSED (4 ranks, 1.2 s)      [ 50%]")
+    )
 
 
 @pytest.mark.parametrize("page", EXECUTED, ids=lambda page: page.name)
