@@ -165,7 +165,7 @@ def test_every_declared_dtype_is_summed_and_moved(distributed_run: DistributedRu
         dist.all_reduce(done["all"], op=dist.ReduceOp.PRODUCT)
         done["average"] = plain(data(rank))
         dist.all_reduce(done["average"], op=dist.ReduceOp.AVG)
-        return {key: value.cpu().view(torch.uint8) for key, value in done.items()}
+        return {key: value.view(torch.uint8).cpu() for key, value in done.items()}
 
     def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.contiguous().view(torch.uint8)

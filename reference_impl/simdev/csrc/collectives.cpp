@@ -44,7 +44,9 @@ void require_same_dtype(const Tensors& tensors, const at::Tensor& like) {
 
 std::vector<int64_t> sizes_of(const Tensors& tensors) {
   std::vector<int64_t> sizes;
-  std::transform(tensors.begin(), tensors.end(), std::back_inserter(sizes), [](auto& t) { return t.numel(); });
+  for (const auto& tensor : tensors) {
+    sizes.push_back(tensor.numel());
+  }
   return sizes;
 }
 
@@ -95,7 +97,7 @@ WorkPtr Simccl::allgather(
 
 WorkPtr Simccl::_allgather_base(
     at::Tensor& output, at::Tensor& input, const c10d::AllgatherOptions& opts) {
-  require(input);
+  require_bound_device(input);
   require_same_dtype({output}, input);
   TORCH_CHECK(
       output.numel() == input.numel() * size_, "simccl gathers ", input.numel(), " elements of each of ",
@@ -138,11 +140,12 @@ WorkPtr Simccl::scatter(Tensors& outputs, std::vector<Tensors>& inputs, const c1
 WorkPtr Simccl::reduce_scatter(
     Tensors& outputs, std::vector<Tensors>& inputs, const c10d::ReduceScatterOptions& opts) {
   TORCH_CHECK(
-      inputs.size() == 1 && inputs[0].size() == static_cast<size_t>(size_), "simccl scatters one tensor to each of ",
-      size_, " ranks, got ", inputs.empty() ? 0 : inputs[0].size());
+      inputs.size() == 1 && inputs[0].size() == static_cast<size_t>(size_),
+      "simccl scatters one tensor to each of ", size_, " ranks, got ",
+      inputs.empty() ? 0 : inputs[0].size());
   Tensors parts;
   for (const auto& part : inputs[0]) {
-    require(part);
+    require_bound_device(part);
     parts.push_back(Staged(part).numbers().view({-1}));
   }
   require_same_dtype(inputs[0], single(outputs));
@@ -154,8 +157,8 @@ WorkPtr Simccl::reduce_scatter(
 
 WorkPtr Simccl::_reduce_scatter_base(
     at::Tensor& output, at::Tensor& input, const c10d::ReduceScatterOptions& opts) {
-  require(input);
-  require(output);
+  require_bound_device(input);
+  require_bound_device(output);
   require_same_dtype({output}, input);
   TORCH_CHECK(
       input.numel() == output.numel() * size_, "simccl scatters ", output.numel(), " elements to each of ",
@@ -187,8 +190,8 @@ WorkPtr Simccl::summed_part(
 WorkPtr Simccl::alltoall_base(
     at::Tensor& output, at::Tensor& input, std::vector<int64_t>& output_sizes,
     std::vector<int64_t>& input_sizes, const c10d::AllToAllOptions& opts) {
-  require(input);
-  require(output);
+  require_bound_device(input);
+  require_bound_device(output);
   require_same_dtype({output}, input);
   c10d::checkSplitSizes(input_sizes, input, size_);
   c10d::checkSplitSizes(output_sizes, output, size_);
@@ -206,8 +209,8 @@ WorkPtr Simccl::alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAll
   TORCH_CHECK(
       inputs.size() == n && outputs.size() == n, "simccl needs ", n, " inputs and outputs, got ",
       inputs.size(), " and ", outputs.size());
-  std::for_each(inputs.begin(), inputs.end(), [&](auto& tensor) { require(tensor); });
-  std::for_each(outputs.begin(), outputs.end(), [&](auto& tensor) { require(tensor); });
+  std::for_each(inputs.begin(), inputs.end(), [&](auto& tensor) { require_bound_device(tensor); });
+  std::for_each(outputs.begin(), outputs.end(), [&](auto& tensor) { require_bound_device(tensor); });
   const auto parts = staged_outputs(outputs);
   const Tensors output_bytes = bytes_of(parts);
   const Tensors input_bytes = bytes_of(staged(inputs));

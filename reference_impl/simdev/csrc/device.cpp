@@ -226,7 +226,8 @@ const bool registered = [] {
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
 
 void set_device_count(int count) {
-  TORCH_CHECK(0 <= count && count <= kMaxDevices, "simdev has at most ", kMaxDevices, " devices, got ", count);
+  TORCH_CHECK(
+      0 <= count && count <= kMaxDevices, "simdev has at most ", kMaxDevices, " devices, got ", count);
   devices_of_process = count;
 }
 

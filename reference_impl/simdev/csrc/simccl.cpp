@@ -132,20 +132,16 @@ Backend& Simccl::gloo() const {
   return *gloo_;
 }
 
-void Simccl::require(const at::Tensor& tensor) const {
-  TORCH_CHECK(
-      tensor.device().type() == kDevice && tensor.layout() == at::kStrided,
-      "simccl moves strided tensors on simdev, got a tensor on ", tensor.device(), " with layout ",
-      tensor.layout());
+void Simccl::require_bound_device(const at::Tensor& tensor) const {
   const auto bound = getBoundDeviceId();
   TORCH_CHECK(
-      !bound || *bound == tensor.device(), "this simccl group is bound to ", *bound, ", got a tensor on ",
-      tensor.device());
+      !bound || tensor.device().type() != kDevice || *bound == tensor.device(),
+      "this simccl group is bound to ", *bound, ", got a tensor on ", tensor.device());
 }
 
 const at::Tensor& Simccl::single(const Tensors& tensors) const {
   TORCH_CHECK(tensors.size() == 1, "simccl takes one tensor of each rank, got ", tensors.size());
-  require(tensors[0]);
+  require_bound_device(tensors[0]);
   return tensors[0];
 }
 

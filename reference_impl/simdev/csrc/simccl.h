@@ -34,7 +34,9 @@ void set_gloo_factory(GlooFactory factory);
 // tensors. Calls that gloo would get wrong or that would leave the group unusable raise before any traffic.
 class Simccl final : public Backend {
  public:
-  Simccl(const c10::intrusive_ptr<Store>& store, int rank, int size, c10::intrusive_ptr<SimcclOptions> options);
+  Simccl(
+      const c10::intrusive_ptr<Store>& store, int rank, int size,
+      c10::intrusive_ptr<SimcclOptions> options);
 
   const std::string getBackendName() const override {
     return kSimccl;
@@ -54,7 +56,8 @@ class Simccl final : public Backend {
   WorkPtr allreduce(Tensors& tensors, const c10d::AllreduceOptions& opts) override;
   WorkPtr allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& opts) override;
   WorkPtr reduce(Tensors& tensors, const c10d::ReduceOptions& opts) override;
-  WorkPtr allgather(std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) override;
+  WorkPtr allgather(
+      std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) override;
   WorkPtr _allgather_base(at::Tensor& output, at::Tensor& input, const c10d::AllgatherOptions& opts) override;
   WorkPtr allgather_coalesced(
       std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) override;
@@ -101,7 +104,7 @@ class Simccl final : public Backend {
 
  private:
   Backend& gloo() const;
-  void require(const at::Tensor& tensor) const;
+  void require_bound_device(const at::Tensor& tensor) const;
   const at::Tensor& single(const Tensors& tensors) const;
   WorkPtr launched(WorkPtr work);
   WorkPtr collective(

@@ -24,6 +24,14 @@ bool gloo_reduces(at::ScalarType dtype) {
   }
 }
 
+const at::Tensor& required(const at::Tensor& tensor) {
+  TORCH_CHECK(
+      tensor.device().type() == kDevice && tensor.layout() == at::kStrided,
+      "simccl moves strided tensors on simdev, got a tensor on ", tensor.device(), " with layout ",
+      tensor.layout());
+  return tensor;
+}
+
 // On the bytes of bools, as for NCCL: a sum is "any" and a product is "all".
 c10d::ReduceOp on_bools(c10d::ReduceOp::RedOpType op) {
   if (op == c10d::ReduceOp::SUM) {
@@ -40,7 +48,7 @@ bool is_bitwise(c10d::ReduceOp::RedOpType op) {
 
 Staged::Staged(at::Tensor device_tensor)
     : device(std::move(device_tensor)),
-      host(host_alias(device)),
+      host(host_alias(required(device))),
       copied(!host.is_contiguous() || host.is_conj() || host.is_neg()) {
   if (copied) {
     host = host.resolve_conj().resolve_neg().contiguous();

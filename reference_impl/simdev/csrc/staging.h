@@ -7,6 +7,7 @@ namespace simdev {
 
 // The contiguous host tensor of a device tensor: over the same memory where that is contiguous, else a copy.
 struct Staged {
+  // Raises for a tensor that is not on simdev or not strided.
   explicit Staged(at::Tensor device_tensor);
 
   // The host tensor as bytes, (n,): moving data needs no number format.
