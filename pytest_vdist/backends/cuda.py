@@ -9,6 +9,10 @@ from pytest_vdist.backends.base import Availability, DeviceBackend
 
 _REDUCTION_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8")
 
+# NCCL's watchdog ends a rank whose operation has timed out, but waits first for a dump of torch's flight
+# recorder, four times this long and a minute by default. The ranks' own ledger says more, and at once.
+_RANK_ENVIRONMENT = {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "100"}
+
 
 def _probe() -> Availability:
     return probe_accelerator(
@@ -34,5 +38,6 @@ BACKEND = DeviceBackend(
     library_version=_library_version,
     reduction_dtypes=_REDUCTION_DTYPES,
     movement_dtypes=(*_REDUCTION_DTYPES, "bool", "float8_e4m3fn", "float8_e5m2"),
+    rank_environment=_RANK_ENVIRONMENT,
     visible_devices_variable="CUDA_VISIBLE_DEVICES",
 )
