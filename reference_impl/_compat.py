@@ -130,13 +130,15 @@ def _named(name: str) -> Iterator[None]:
 def prepare_to_split(group: dist.ProcessGroup, device: torch.device) -> None:
     """Complete what torch up to 2.13 leaves out of a default process group and misses when it splits it.
 
-    The default backend of a group with a vendor's backend (`_set_default_backend`, torch 2.0 and newer), and
-    the ranks, without which the split of any but the first group of a process reads beyond an empty vector
+    The default backend (`_set_default_backend`, torch 2.0 and newer), which alone can be split off: torch
+    takes the device's in a group with NCCL, gloo in one with XCCL and none in one with a vendor's. And the
+    ranks, without which the split of any but the first group of a process reads beyond an empty vector
     (https://github.com/pytorch/pytorch/pull/192109).
     """
-    if group.name() == "undefined":
-        own = dist.Backend.backend_type_map.get(configured_backends(group).get(device.type, ""))
-        group._set_default_backend(own or dist.ProcessGroup.BackendType.CUSTOM)
+    own = configured_backends(group).get(device.type, "")
+    if group.name() in {"undefined", "gloo"} - {own}:
+        kinds = dist.Backend.backend_type_map
+        group._set_default_backend(kinds.get(own, dist.ProcessGroup.BackendType.CUSTOM))
     for device_type in configured_backends(group):
         options = getattr(group._get_backend(torch.device(device_type)), "options", None)
         if getattr(options, "global_ranks_in_group", None) == []:

@@ -120,6 +120,21 @@ def test_sibling_groups_are_split_off_as_well(run: Run) -> None:
             assert by_rank[rank] == (sorted(ranks), twice_reduced, {"simdev": 7}, 3)
 
 
+def test_the_device_is_split_off_alone_whatever_torch_takes_for_the_default(run: Run) -> None:
+    def body() -> tuple[list[str], float]:
+        group = dist.group.WORLD
+        assert group is not None
+        group._set_default_backend(dist.ProcessGroup.BackendType.GLOO)
+        half = environment.create_group(HALVES, "half")
+        reduced = half.all_reduce(torch.tensor([half.rank + 1.0], device=half.device)).item()
+        return list(_compat.configured_backends(half.device_group)), reduced
+
+    by_rank = run(body, 4)
+    for ranks in HALVES:
+        for rank in ranks:
+            assert by_rank[rank] == (["simdev"], sum(rank + 1 for rank in ranks))
+
+
 def test_members_are_in_torchs_group_in_ascending_order(run: Run) -> None:
     def body() -> tuple[list[int], list[int]]:
         group = environment.create_group([[3, 0, 2, 1]])
