@@ -92,7 +92,8 @@ class Costs:
         start = time.perf_counter()
         self.run(body)
         found = {"first result": (time.perf_counter() - start) * 1e3}
-        found["dispatch"] = self.times(lambda _: self.run(int, world=NO_WORLD))
+        found["dispatch"] = self.times(lambda _: self.run(int))
+        found["dispatch, own group"] = self.times(lambda _: self.run(int, world=NO_WORLD))
         self.run(body)
         found["warm test"] = self.times(lambda _: self.run(body))
         found["all_reduce alone"] = max(self.run(collective_alone, 100)) * 1e3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import operator
 import os
 import random
 import signal
@@ -20,7 +21,18 @@ from torch.distributed import distributed_c10d
 from pytest_vdist.ranks import _compat
 from pytest_vdist.ranks.context import current_rank
 
-_SIGNALS = tuple(number for number in signal.Signals if number not in {signal.SIGKILL, signal.SIGSTOP})
+_SIGNALS = (
+    signal.SIGABRT,
+    signal.SIGALRM,
+    signal.SIGCHLD,
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGPIPE,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 _OFTEN_PATCHED = (
     builtins,
     os,
@@ -49,7 +61,7 @@ class ProcessState:
         self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         self._threads = frozenset(threading.enumerate())
         self._torch = _torch_settings()
-        self._callables = [(owner, _callables_of(owner)) for owner in _OFTEN_PATCHED]
+        self._callables = [_Callables(owner) for owner in _OFTEN_PATCHED]
         self._modules = set(sys.modules)
 
     def begin_run(self, environment: Mapping[str, str | None], seed: int) -> None:
@@ -86,8 +98,8 @@ class ProcessState:
             sys.path[:] = self._path
         _restore_torch_settings(self._torch)
         self._restore_handlers()
-        for owner, callables in self._callables:
-            _restore_callables(owner, callables)
+        for callables in self._callables:
+            callables.restore()
         self._watch_new_modules()
         _restore_environment(self._environment)
 
@@ -108,8 +120,8 @@ class ProcessState:
             return
         for name in set(sys.modules) - self._modules:
             module = sys.modules[name]
-            if _is_users_module(name) and hasattr(module, "__dict__"):
-                self._callables.append((module, _callables_of(module)))
+            if _is_users_module(name) and "__doc__" in getattr(module, "__dict__", ()):
+                self._callables.append(_Callables(module))
         self._modules = set(sys.modules)
 
 
@@ -142,16 +154,27 @@ def _restore_torch_settings(settings: tuple[Any, ...]) -> None:
             write(value)
 
 
-def _callables_of(owner: Any) -> dict[str, Any]:
-    """Return the functions and classes of a module or class; its other attributes may change as they like."""
-    return {name: value for name, value in vars(owner).items() if callable(value)}
+class _Callables:
+    """The functions and classes of a module or class; its other attributes may change as they like."""
 
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+        self._values = {name: value for name, value in vars(owner).items() if callable(value)}
+        self._read = operator.itemgetter("__doc__", *self._values)  # one call for thousands of look-ups
+        self._before = self._read(vars(owner))
 
-def _restore_callables(owner: Any, callables: Mapping[str, Any]) -> None:
-    now = vars(owner)
-    for name, value in callables.items():
-        if now.get(name) is not value:
-            setattr(owner, name, value)
+    def restore(self) -> None:
+        if not self._unchanged():
+            now = vars(self._owner)
+            for name, value in self._values.items():
+                if now.get(name) is not value:
+                    setattr(self._owner, name, value)
+
+    def _unchanged(self) -> bool:
+        try:
+            return bool(self._read(vars(self._owner)) == self._before)
+        except KeyError:  # something was deleted
+            return False
 
 
 def _is_users_module(name: str) -> bool:
