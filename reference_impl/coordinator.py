@@ -13,6 +13,7 @@ from . import names, objects
 from .arguments import Arguments
 from .communicators.protocol import Communicator
 from .communicators.single import SingleRankCommunicator
+from .custom_ops import Operators
 from .envs import as_timeout, use_split_group
 from .handles import Handle, isend_object
 from .ordered_group import OrderedGroup
@@ -43,15 +44,18 @@ class GroupCoordinator:
         cpu_timeout: float | timedelta | None = None,
         device_type: str | None = None,
         split_group: bool | None = None,
+        use_custom_ops: bool = True,
     ) -> None:
         """Make the groups of all lists in `group_ranks` (global ranks) and take part in that of this rank.
 
         Every rank of the world calls it with the same arguments but for `local_rank`, and makes its
         coordinators in the same order. Timeouts are in seconds; None keeps the backend's own, as it does for
         the backend and the device type, which torch picks. `split_group` says whether the groups are split
-        off the default process group; None takes VDIST_DISTRIBUTED_USE_SPLIT_GROUP. Raises ValueError for
-        wrong arguments, on all ranks where their `group_ranks` differ, and on a rank that is in no group;
-        RuntimeError, on all ranks, where the default process group cannot be split.
+        off the default process group; None takes VDIST_DISTRIBUTED_USE_SPLIT_GROUP. In compiled code
+        collectives are the operators of `custom_ops`; without `use_custom_ops` the compiler looks into them
+        and makes its own of torch's. Raises ValueError for wrong arguments, on all ranks where their
+        `group_ranks` differ, and on a rank that is in no group; RuntimeError, on all ranks, where the default
+        process group cannot be split.
         """
         self.timeout = as_timeout(timeout, "timeout")
         self.cpu_timeout = as_timeout(cpu_timeout, "cpu_timeout")
@@ -75,6 +79,8 @@ class GroupCoordinator:
         self.rank = dist.get_rank()
         self.world_size = len(self.ranks)
         self.rank_in_group = self.ranks.index(self.rank)
+        self.use_custom_ops = use_custom_ops
+        self._operators = Operators(self.unique_name, self.world_size, self.rank_in_group)
         self._arguments = Arguments(self.unique_name, self.world_size, self.rank_in_group, self.device)
         # Up to torch 2.13 messages in gloo groups that were split off know of no timeout but half an hour.
         self._cpu = OrderedGroup(self._subgroups.cpu_group, self.ranks, self.cpu_timeout)
@@ -147,12 +153,16 @@ class GroupCoordinator:
 
         Raises TypeError, on all ranks, for a dtype that the communicator does not sum, such as bool.
         """
+        if self._is_compiled():
+            return self._operators.all_reduce(input_)
         communicator = self._collectives("all_reduce")
         self._arguments.tensor(input_, "all_reduce")
         return communicator.all_reduce(input_)
 
     def all_gather(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """Return every rank's tensor, all of one shape, concatenated along `dim`."""
+        if self._is_compiled():
+            return self._operators.all_gather(input_, dim)
         communicator = self._collectives("all_gather")
         self._tensor_with(input_, dim, "all_gather")
         return communicator.all_gather(input_, dim)
@@ -165,6 +175,8 @@ class GroupCoordinator:
         `sizes` None: the ranks tell each other. A list of tensors gives a list. Raises ValueError, where
         `sizes` is None on all ranks, for tensors that differ in dtype or in another dimension.
         """
+        if self._is_compiled():
+            return self._operators.all_gatherv(input_, dim, sizes)
         communicator = self._collectives("all_gatherv")
         tensors = input_ if isinstance(input_, list) else [input_]
         for tensor in tensors:
@@ -186,6 +198,8 @@ class GroupCoordinator:
 
         Raises ValueError, on all ranks, if that is not a whole number; TypeError as `all_reduce` does.
         """
+        if self._is_compiled():
+            return self._operators.reduce_scatter(input_, dim)
         communicator = self._collectives("reduce_scatter")
         self._tensor_with(input_, dim, "reduce_scatter")
         self._arguments.divisible(input_, dim, "reduce_scatter")
@@ -195,6 +209,8 @@ class GroupCoordinator:
         self, input_: torch.Tensor, dim: int = -1, sizes: Sequence[int] | None = None
     ) -> torch.Tensor:
         """Return this rank's chunk of the sum: `sizes[rank_in_group]` long along `dim`, or equal chunks."""
+        if self._is_compiled():
+            return self._operators.reduce_scatterv(input_, dim, sizes)
         communicator = self._collectives("reduce_scatterv")
         checked = self._scatter_sizes(input_, dim, sizes, "reduce_scatterv")
         return communicator.reduce_scatterv(input_, dim, checked)
@@ -206,6 +222,9 @@ class GroupCoordinator:
 
         Raises ValueError if the shape or dtype of `output` does not fit.
         """
+        if self._is_compiled():
+            output.copy_(self._operators.reduce_scatterv(input_, dim, sizes))
+            return
         operation = "reduce_scatterv_into_output"
         communicator = self._collectives(operation)
         checked = self._scatter_sizes(input_, dim, sizes, operation)
@@ -222,6 +241,8 @@ class GroupCoordinator:
 
     def broadcast(self, input_: torch.Tensor, src: int = 0) -> torch.Tensor:
         """Overwrite `input_`, of any strides, with that of `src`, and return it."""
+        if self._is_compiled():
+            return self._operators.broadcast(input_, src)
         self._living()
         self._arguments.rank(src, "src")
         self._arguments.tensor(input_, "broadcast")
@@ -408,6 +429,10 @@ class GroupCoordinator:
     @property
     def _previous(self) -> int:
         return (self.rank_in_group - 1) % self.world_size
+
+    def _is_compiled(self) -> bool:
+        """Tell whether a compiler is tracing this call, and is to find operators in it."""
+        return self.use_custom_ops and torch.compiler.is_compiling()
 
     def _make_communicator(self) -> Communicator:
         cls = communicator_class(self.device.type)
