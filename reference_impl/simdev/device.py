@@ -14,6 +14,17 @@ DeviceLike = torch.device | str | int | None
 Stream = torch.Stream
 Event = torch.Event
 
+_OF_INDUCTOR = frozenset({"CppWrapperCodegen", "PythonWrapperCodegen", "Scheduling", "WrapperFxCodegen"})
+
+
+def __getattr__(name: str) -> Any:
+    """Give inductor the classes with which it makes code for the device, when it asks for them."""
+    if name not in _OF_INDUCTOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import inductor  # noqa: PLC0415 - imports the compiler
+
+    return getattr(inductor, name)
+
 
 def is_available() -> bool:
     return device_count() > 0
