@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_vdist.fixtures import CoordinatorRun, DistributedRun
     from pytest_vdist.implementations.protocol import Capabilities, Coordinator, Implementation, InitSettings
     from pytest_vdist.implementations.spec import ImplementationSpec
+    from pytest_vdist.ranks.compilation import CompiledFunction, compiled
     from pytest_vdist.ranks.context import RankContext, current_rank, init_settings, process_group_backend
     from pytest_vdist.ranks.failures import (
         DistributedRunError,
@@ -28,6 +29,7 @@ _HOMES = {
     "Availability": "backends.base",
     "CannotTravelError": "ranks.wire",
     "Capabilities": "implementations.protocol",
+    "CompiledFunction": "ranks.compilation",
     "Coordinator": "implementations.protocol",
     "CoordinatorRun": "fixtures",
     "DeviceBackend": "backends.base",
@@ -41,6 +43,7 @@ _HOMES = {
     "RanksFailedError": "ranks.failures",
     "RanksHungError": "ranks.failures",
     "RanksUnavailableError": "ranks.failures",
+    "compiled": "ranks.compilation",
     "coordinator": "ranks.world",
     "current_rank": "ranks.context",
     "init_settings": "ranks.context",
@@ -51,6 +54,7 @@ __all__ = [
     "Availability",
     "CannotTravelError",
     "Capabilities",
+    "CompiledFunction",
     "Coordinator",
     "CoordinatorRun",
     "DeviceBackend",
@@ -64,6 +68,7 @@ __all__ = [
     "RanksFailedError",
     "RanksHungError",
     "RanksUnavailableError",
+    "compiled",
     "coordinator",
     "current_rank",
     "init_settings",

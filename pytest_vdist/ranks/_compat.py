@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from cloudpickle import cloudpickle as cloudpickle_module
-from multiprocess import forkserver
+from multiprocess import forkserver, util
 from torch.distributed import distributed_c10d
+from torch.utils import _pytree
 
 # torch 2.11 to 2.15 export the stores from torch.distributed at run time, but not to type checkers.
 TCPStore: Any = dist.TCPStore  # type: ignore[attr-defined]
@@ -55,6 +57,49 @@ def group_label(group: dist.ProcessGroup) -> str:
     """Return the group's description, or its name: `group_desc` is set by torch, its readers are private."""
     description = str(group.group_desc)
     return group.group_name if description in {"", "undefined"} else description
+
+
+def compiler_backend(name: str) -> Callable[..., Any]:
+    """Return a backend of torch.compile by its name, so that another backend can call it.
+
+    torch 2.11 to 2.15: `torch._dynamo.lookup_backend`, which raises for a name that nobody registered. The
+    compiler takes seconds to import, and warns of parts of torch that it uses itself.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torch._dynamo import lookup_backend  # noqa: PLC0415
+
+        if name == "inductor":
+            importlib.import_module("torch._inductor.compile_fx")
+    backend: Callable[..., Any] = lookup_backend(name)
+    return backend
+
+
+@contextmanager
+def aliasing_operators_warn() -> Iterator[None]:
+    """Make torch warn of an operator that returns an alias of its input, also where CI is set.
+
+    torch 2.11 to 2.15 check this at the first call of compiled code, and raise instead if the environment
+    has CI: a defect would have one face at a desk and another one there.
+    """
+    import torch._functorch.config as settings  # noqa: PLC0415 - imported with the compiler only
+
+    with settings.patch(error_on_custom_op_aliasing=False):
+        yield
+
+
+def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """Apply `function` to every tensor in nested containers (`torch.utils._pytree`, torch 2.11 to 2.15)."""
+    return _pytree.tree_map_only(torch.Tensor, function, value)
+
+
+def session_folder() -> str:
+    """Return the temporary folder of this process; it goes when that ends, or, killed, its fork server.
+
+    multiprocess 0.70 (as multiprocessing of Python 3.11 to 3.14): `util.get_temp_dir`, where the fork
+    server's socket lies.
+    """
+    return str(util.get_temp_dir())
 
 
 def fork_server_address() -> str:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from pytest_vdist.ranks import _compat
+from pytest_vdist.ranks.compilation import forget_compiled_functions
 from pytest_vdist.ranks.context import current_rank
 
 _SIGNALS = (
@@ -97,6 +98,7 @@ class ProcessState:
         if sys.path != self._path:
             sys.path[:] = self._path
         _restore_torch_settings(self._torch)
+        forget_compiled_functions()
         self._restore_handlers()
         for callables in self._callables:
             callables.restore()

@@ -28,8 +28,15 @@ _PRELOAD = [
 _LONGEST_FOLDER = 60  # the path of a socket may have 107 bytes, and multiprocess adds up to 40
 
 # One thread per rank: a fork server that had started OpenMP threads would leave its children hanging, and
-# ranks share the machine's cores anyway. Gloo must not choose an interface by the host's name.
-_PINNED = {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR", "GLOO_SOCKET_IFNAME": "lo"}
+# ranks share the machine's cores anyway. Gloo must not choose an interface by the host's name. Inductor must
+# not start processes of its own in every rank.
+_PINNED = {
+    "OMP_NUM_THREADS": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
+}
+_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Launcher:
@@ -65,7 +72,8 @@ class Launcher:
 
     def environment(self) -> dict[str, str]:
         """Return the environment that a rank starts with: the controller's, and what ranks need on top."""
-        pinned = {name: value for name, value in _PINNED.items() if name not in os.environ}
+        pinned = {**_PINNED, _CACHE_VARIABLE: _compiler_cache()}
+        pinned = {name: value for name, value in pinned.items() if name not in os.environ}
         return {**pinned, **os.environ, **self._rank_environment}
 
     @contextmanager
@@ -77,6 +85,16 @@ class Launcher:
                 with _temporarily({"PYTHONPATH": _python_path()}), _short_temporary_folder():
                     forkserver.ensure_running()
             yield
+
+
+def _compiler_cache() -> str:
+    """Return the folder in which the ranks of this session, and no other, share what inductor compiles.
+
+    What a cache keeps holds results of operators' fake implementations: one from before a vendor's repair
+    would make the suites judge the old code.
+    """
+    with _short_temporary_folder():
+        return os.path.join(_compat.session_folder(), "inductor")
 
 
 @contextmanager
