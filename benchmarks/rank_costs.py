@@ -6,6 +6,7 @@ python benchmarks/rank_costs.py [--world-sizes 2,4,8] [--repeats N]
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import signal
 import statistics
@@ -96,11 +97,11 @@ class Costs:
         found["dispatch, own group"] = self.times(lambda _: self.run(int, world=NO_WORLD))
         self.run(body)
         found["warm test"] = self.times(lambda _: self.run(body))
-        found["all_reduce alone"] = max(self.run(collective_alone, 100)) * 1e3
+        found["all_reduce alone"] = max(self.run(collective_alone, self._repeats)) * 1e3
         found["fresh group"] = self.times(
             lambda n: self.run(body, world=OTHER_WORLD if n % 2 else WORLD), self._repeats // 4
         )
-        found["fresh processes"] = self.times(lambda _: self.run(body, fresh=True), 10)
+        found["fresh processes"] = self.times(lambda _: self.run(body, fresh=True), self._repeats // 4)
         replaced = []
         for _ in range(5):
             self.crash()
@@ -114,23 +115,34 @@ class Costs:
         return found
 
 
-def pipe_floor(repeats: int) -> float:
-    """Milliseconds of a message to another process and back, by a plain pipe."""
-    ours, theirs = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        while os.read(ours[0], 1) == b"x":
-            os.write(theirs[1], b"x")
-        os._exit(0)
+def pipe_floor(size: int, repeats: int) -> float:
+    """Milliseconds of a byte to each of so many other processes and back, by plain pipes."""
+    pipes = [(os.pipe(), os.pipe()) for _ in range(size)]
+    children = [_answering(there, back) for there, back in pipes]
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        os.write(ours[1], b"x")
-        os.read(theirs[0], 1)
+        for there, _ in pipes:
+            os.write(there[1], b"x")
+        for _, back in pipes:
+            os.read(back[0], 1)
         seconds.append(time.perf_counter() - start)
-    os.write(ours[1], b"q")
-    os.waitpid(pid, 0)
+    for there, _ in pipes:
+        os.write(there[1], b"q")
+    for pid in children:
+        os.waitpid(pid, 0)
+    for descriptor in itertools.chain(*itertools.chain(*pipes)):
+        os.close(descriptor)
     return statistics.median(seconds) * 1e3
+
+
+def _answering(there: tuple[int, int], back: tuple[int, int]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        while os.read(there[0], 1) == b"x":
+            os.write(back[1], b"x")
+        os._exit(0)
+    return pid
 
 
 def main() -> None:
@@ -138,17 +150,14 @@ def main() -> None:
     parser.add_argument("--world-sizes", default="2,4,8")
     parser.add_argument("--repeats", type=int, default=200)
     arguments = parser.parse_args()
-    floor = pipe_floor(arguments.repeats)
     sizes = [int(size) for size in arguments.world_sizes.split(",")]
+    floors = {size: {"pipes alone": pipe_floor(size, arguments.repeats)} for size in sizes}
     RankPool(BACKEND, 1).run(
         int, (), {}, world=NO_WORLD, world_size=1, timeout=TIMEOUT
     )  # the fork server stands
-    columns = {size: Costs(size, arguments.repeats).figures() for size in sizes}
+    columns = {size: floors[size] | Costs(size, arguments.repeats).figures() for size in sizes}
     load = ", ".join(f"{part:.1f}" for part in os.getloadavg())
-    print(
-        f"{os.cpu_count()} cores, load {load}; medians in ms unless said otherwise; "
-        f"a pipe there and back {floor:.3f}"
-    )
+    print(f"{os.cpu_count()} cores, load {load}; medians in ms unless said otherwise")
     print(f"{'':24}" + "".join(f"{f'{size} ranks':>12}" for size in sizes))
     for name in columns[sizes[0]]:
         print(f"{name:24}" + "".join(f"{columns[size][name]:12.2f}" for size in sizes))

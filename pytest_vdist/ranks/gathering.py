@@ -52,16 +52,16 @@ class Gathering:
             if not ready:
                 return
             for key, _ in ready:
-                self._receive(key.data)
+                self._receive(key.data, ended=key.fileobj == key.data.sentinel)
 
     def statuses(self) -> list[RankStatus]:
         """Say how each rank stands; asks the stuck ones for their stacks."""
         return [self._status(rank) for rank in self._ranks]
 
-    def _receive(self, rank: RankProcess) -> None:
+    def _receive(self, rank: RankProcess, *, ended: bool) -> None:
         if rank.rank in self._died:
             return
-        message = rank.receive()
+        message = rank.receive_last() if ended else rank.receive()
         if isinstance(message, Question):
             self._answer(rank, message)
         elif message is None:

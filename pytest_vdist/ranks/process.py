@@ -66,24 +66,22 @@ class RankProcess:
     def ended(self) -> bool:
         return bool(wait([self.sentinel], 0))
 
-    def gone(self) -> bool:
-        """Tell whether an idle rank has ended: its connection closes a moment before its exit is known."""
-        return self.ended() or bool(self.connection.poll())
-
     def exit_text(self) -> str:
         """Say how the process ended. Its pipes close a moment before its exit code is there."""
         self._process.join(_EXIT_PATIENCE)
         return failures.exit_text(self._process.exitcode)
 
     def receive(self) -> Reply | Question | None:
-        """Return the rank's message, which must be there; None if the rank has ended without one."""
+        """Return the message that has come in; None if the connection has ended instead."""
         try:
-            if self.connection.poll():
-                message: Reply | Question = wire.load_message(self.connection.recv_bytes())
-                return message
+            message: Reply | Question = wire.load_message(self.connection.recv_bytes())
         except (EOFError, OSError):
             return None
-        return None
+        return message
+
+    def receive_last(self) -> Reply | Question | None:
+        """Return the message that an ended rank has left; a child of its own may hold the connection open."""
+        return self.receive() if self.connection.poll() else None
 
     def read_ledger(self) -> LedgerReading:
         """Return which collectives the rank has entered, dead or alive."""

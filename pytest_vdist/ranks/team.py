@@ -88,8 +88,13 @@ class Team:
         return int(self._store.port)
 
     def ended_ranks(self) -> list[str]:
-        """Describe the ranks whose processes have ended while nobody asked anything of them."""
-        return [f"rank {rank.rank}: {rank.exit_text()}" for rank in self._ranks if rank.gone()]
+        """Describe the ranks whose processes have ended while nobody asked anything of them.
+
+        Idle ranks say nothing: what can be read from one is the end of its connection, or of itself. The
+        connection closes a moment before the exit is known.
+        """
+        ended = {key.data.rank: key.data for key, _ in self._selector.select(0)}
+        return [f"rank {rank}: {ended[rank].exit_text()}" for rank in sorted(ended)]
 
     def execute(self, run: Run, timeout: float, ask: Ask) -> Result:
         """Run on every rank and wait for all, at most `timeout` seconds. A failed team is killed already.

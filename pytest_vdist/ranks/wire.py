@@ -64,7 +64,16 @@ def dump_result(value: Any) -> bytes:
 
 
 def load_result(data: bytes) -> Any:
-    return pickle.loads(data)  # noqa: S301 - from our own ranks
+    """Read what a rank returned. Raises CannotTravelError if only ranks can make such an object."""
+    __tracebackhide__ = True
+    try:
+        return pickle.loads(data)  # noqa: S301 - from our own ranks
+    except Exception as error:
+        message = (
+            f"the function returned something that can't be made in the controller "
+            f"({type(error).__name__}: {error}); return tensors, numbers, strings or containers of them"
+        )
+        raise CannotTravelError(message) from None
 
 
 def dump_message(message: object) -> bytes:

@@ -33,9 +33,16 @@ class World:
     """This rank's view of the current world. At most one is alive per process."""
 
     def __init__(self, rendezvous: Rendezvous, watch: ProcessGroupWatch) -> None:
+        """Connect to the controller's store.
+
+        Torch looks up a name for that. Ranks start one after the other; if all of them connected when their
+        first group is made, a name server that drops some of the questions would cost 5 s.
+        """
         self._rendezvous = rendezvous
         self._watch = watch
-        self._store: Any = None
+        self._store = _compat.TCPStore(
+            rendezvous.host, rendezvous.port, is_master=False, wait_for_workers=False
+        )
         self._serial = -1
         self._spec: WorldSpec | None = None
         self._known_groups: set[int] = set()
@@ -108,8 +115,6 @@ class World:
 
     def _init_torch(self, backend: str) -> None:
         here = self._rendezvous
-        if self._store is None:
-            self._store = _compat.TCPStore(here.host, here.port, is_master=False, wait_for_workers=False)
         store = _compat.PrefixStore(f"vdist/{self._serial}", self._store)
         dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.world_size)
 

@@ -112,6 +112,33 @@ def test_between_two_runs(distributed_run: DistributedRun, number: signal.Signal
 
 
 @with_world_sizes
+@with_each_fault
+def test_after_the_last_collective(distributed_run: DistributedRun, fault: Fault, size: int) -> None:
+    def body() -> None:
+        dist.barrier()
+        if dist.get_rank() == 1:
+            fault.happen()
+
+    report = _report(lambda: distributed_run(body, world_size=size, timeout=_timeout(fault)), fault)
+
+    assert fault.text in report
+    assert "rank 1" in report.splitlines()[0]
+    assert distributed_run(_sum, world_size=size) == [float(size)] * size
+
+
+@with_world_sizes
+def test_stopped_between_two_runs(distributed_run: DistributedRun, size: int) -> None:
+    pids = distributed_run(os.getpid, world_size=size)
+    os.kill(pids[1], signal.SIGSTOP)
+
+    with pytest.raises(RanksHungError) as caught:
+        distributed_run(_sum, world_size=size, timeout=0.4)
+
+    assert "the process is stopped (SIGSTOP)" in str(caught.value)
+    assert distributed_run(_sum, world_size=size) == [float(size)] * size
+
+
+@with_world_sizes
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda n: n.name)
 def test_during_tear_down(number: signal.Signals, size: int) -> None:
     pool = RankPool(BACKEND, 1)

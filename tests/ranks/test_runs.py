@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,6 +195,25 @@ def test_something_that_cannot_travel_is_named_before_anything_runs(distributed_
         distributed_run(lambda x: x, lock)
     with pytest.raises(CannotTravelError, match=r"argument 'x', a _thread\.lock"):
         distributed_run(lambda x: x, x=lock)
+
+
+def _make_device() -> object:
+    raise RuntimeError("no such device")
+
+
+class _Unloadable:
+    """What a device is that only the ranks have registered."""
+
+    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
+        return _make_device, ()
+
+
+def test_a_result_that_only_ranks_can_make_is_a_clear_error(distributed_run: DistributedRun) -> None:
+    with pytest.raises(
+        CannotTravelError,
+        match=r"can't be made in the controller \(RuntimeError: no such device\); return tensors",
+    ):
+        distributed_run(_Unloadable)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, True, "2", 1025])
