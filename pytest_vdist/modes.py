@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,8 +11,8 @@ import pytest
 from pytest_vdist._compat import fixture_definition
 from pytest_vdist.backends.base import BackendError, DeviceBackend
 from pytest_vdist.backends.registry import require_devices
-from pytest_vdist.implementations.spec import ImplementationError
-from pytest_vdist.options import Options, options_of
+from pytest_vdist.implementations.spec import ImplementationError, ImplementationSpec
+from pytest_vdist.options import ALL_COMPILE_MODES, Options, options_of
 
 MODES = ("backend", "world_size", "split_group", "compile_mode")
 WORLD_SIZE_MARKER = "vdist_world_size"
@@ -37,7 +38,7 @@ def split_group(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def compile_mode(request: pytest.FixtureRequest) -> str:
-    """Return how to run the function under test: "eager" or a torch.compile backend (--vdist-compile)."""
+    """Return how to run the function under test, as `compiled` takes it (--vdist-compile)."""
     return cast("str", _chosen(request))
 
 
@@ -93,7 +94,7 @@ def parametrize(metafunc: pytest.Metafunc, *, always_by_backend: bool) -> None:
         ids = {False: "new_group", True: "split_group"}
         _add(metafunc, ("split_group",), [pytest.param(on, id=ids[on]) for on in options.split_group])
     if "compile_mode" in own:
-        _add(metafunc, ("compile_mode",), [pytest.param(mode, id=mode) for mode in options.compile_modes])
+        _add(metafunc, ("compile_mode",), [pytest.param(mode, id=mode) for mode in _compile_modes(options)])
 
 
 def _parametrize_world_size(metafunc: pytest.Metafunc, options: Options) -> None:
@@ -174,6 +175,18 @@ def _direct_names(metafunc: pytest.Metafunc) -> set[str]:
     return names
 
 
+def _compile_modes(options: Options) -> tuple[str, ...]:
+    """Return the modes that were asked for; for "all" those that the implementation declares."""
+    if options.compile_modes != ALL_COMPILE_MODES:
+        return options.compile_modes
+    return _declared_compile_modes(options.implementation, options.backends[0].device_type)
+
+
+@functools.cache
+def _declared_compile_modes(implementation: ImplementationSpec, device_type: str) -> tuple[str, ...]:
+    return implementation.load().capabilities(device_type).compile_modes
+
+
 def refuse_what_is_missing(options: Options) -> None:
     """Raise pytest.UsageError for a device, a world size or a mode that was asked for and is not there."""
     try:
@@ -186,6 +199,7 @@ def refuse_what_is_missing(options: Options) -> None:
         ):
             for chosen in options.backends:
                 _require_capabilities(chosen, options)
+            _require_one_meaning_of_all(options)
     except (BackendError, ImplementationError) as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -212,9 +226,26 @@ def _require_capabilities(chosen: DeviceBackend, options: Options) -> None:
             f"pass --vdist-split-group=off, or a --vdist-backend that has it"
         )
     declared = ",".join(capabilities.compile_modes)
-    for mode in options.compile_modes:
+    for mode in () if options.compile_modes == ALL_COMPILE_MODES else options.compile_modes:
         if mode not in capabilities.compile_modes:
             raise pytest.UsageError(
                 f"implementation {name!r} has the capability 'compile_modes' on {chosen.name} for {declared} "
                 f"only, got {mode!r} from {options.origin('compile_modes')}; pass --vdist-compile={declared}"
             )
+
+
+def _require_one_meaning_of_all(options: Options) -> None:
+    """Raise pytest.UsageError where all compile modes are others on one device than on the next."""
+    if options.compile_modes != ALL_COMPILE_MODES:
+        return
+    declared = {
+        chosen.name: ",".join(_declared_compile_modes(options.implementation, chosen.device_type))
+        for chosen in options.backends
+    }
+    if len(set(declared.values())) > 1:
+        told = "; ".join(f"{modes} on {name}" for name, modes in declared.items())
+        raise pytest.UsageError(
+            f"compile modes must be named where devices have different ones, got 'all' from "
+            f"{options.origin('compile_modes')}: implementation {options.implementation.name!r} declares "
+            f"{told}; pass --vdist-compile={next(iter(declared.values()))}, or one --vdist-backend"
+        )

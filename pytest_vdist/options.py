@@ -20,11 +20,16 @@ _T = TypeVar("_T")
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
-COMPILE_MODES = ("eager", "aot_eager", "inductor")
+COMPILE_MODES = ("eager", "aot_eager", "inductor", "cudagraph")
+ALL_COMPILE_MODES = ("all",)
 MAX_WORLD_SIZE = 1024
 VARIABLE_PREFIX = "VDIST_"
 # Variables that the reference implementation reads in the ranks.
-REFERENCE_VARIABLES = ("VDIST_DISTRIBUTED_TIMEOUT_SECONDS", "VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS")
+REFERENCE_VARIABLES = (
+    "VDIST_DISTRIBUTED_TIMEOUT_SECONDS",
+    "VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS",
+    "VDIST_SHARED_MEMORY",
+)
 # The folder where the simulated accelerator keeps its built extension.
 SIMDEV_VARIABLES = ("VDIST_SIMDEV_CACHE",)
 
@@ -61,7 +66,7 @@ def _parse_split_group_variable(text: str) -> tuple[bool, ...]:
 
 def _parse_compile_modes(text: str) -> tuple[str, ...]:
     if text.strip() == "all":
-        return COMPILE_MODES
+        return ALL_COMPILE_MODES
     modes = tuple(part.strip() for part in text.split(","))
     for mode in modes:
         if mode not in COMPILE_MODES:
@@ -171,7 +176,8 @@ TABLE = (
         metavar="MODE[,MODE]|all",
         default="eager",
         example="eager,inductor",
-        help="ways to run the functions under test, separated by commas: eager, aot_eager, inductor; or all",
+        help="ways to run the functions under test, separated by commas: eager, aot_eager, inductor, "
+        "cudagraph; or all that the implementation declares",
         parse=_parse_compile_modes,
     ),
     Row(
@@ -205,7 +211,7 @@ class Options:
     backends: tuple[DeviceBackend, ...]
     implementation: ImplementationSpec
     split_group: tuple[bool, ...]
-    compile_modes: tuple[str, ...]
+    compile_modes: tuple[str, ...]  # ("all",) until the implementation is asked, see modes.py
     world_sizes: tuple[int, ...]
     timeout: float
     sources: Mapping[str, str]

@@ -20,6 +20,15 @@ import torch
 from . import names
 
 NAMESPACE = "vdist"
+# The operator of each collective of a coordinator.
+OPERATORS = {
+    "all_reduce": "vdist::all_reduce",
+    "all_gather": "vdist::all_gather",
+    "all_gatherv": "vdist::all_gatherv",
+    "reduce_scatter": "vdist::reduce_scatter",
+    "reduce_scatterv": "vdist::reduce_scatterv",
+    "broadcast": "vdist::broadcast_",
+}
 _Library: Any = torch.library.Library  # torch has no types for it
 _library = _Library(NAMESPACE, "FRAGMENT")
 _vdist: Any = getattr(torch.ops, NAMESPACE)

@@ -114,7 +114,7 @@ def test_split_group_is_0_or_1_in_the_environment(
         ("--vdist-split-group=1", "subgroup creation must be off, on or both, got '1'"),
         (
             "--vdist-compile=fast",
-            "compile mode must be one of eager, aot_eager, inductor, or all, got 'fast'",
+            "compile mode must be one of eager, aot_eager, inductor, cudagraph, or all, got 'fast'",
         ),
         ("--vdist-compile=eager,eager", "compile modes must not repeat, got 'eager,eager'"),
         ("--vdist-backend=", "backend names must not be empty, got ''"),

@@ -17,6 +17,9 @@ class Capabilities:
     `unsupported` maps the name of an operation or feature (`"all_gatherv"`, `"split_group"`) to the reason.
     `accumulate` maps a dtype name (`"bfloat16"`) to the accumulator of its sums: `"native"`, `"fp32"` or
     `"exact"`; a dtype that is not named accumulates natively.
+    `operators` maps a collective to the operator that does it in compiled code: `{"all_reduce":
+    "vdist::all_reduce"}`. Operators are called by the names of their arguments: the tensor first, then any of
+    `group_name` (the `unique_name` of a coordinator), `world_size`, `rank_in_group`, `dim`, `sizes`, `src`.
     `reduction_dtypes` and `movement_dtypes` are names of torch dtypes; None means "what the device backend
     declares".
     """
@@ -24,6 +27,7 @@ class Capabilities:
     compile_modes: tuple[str, ...] = ("eager",)
     unsupported: Mapping[str, str] = field(default_factory=dict)
     accumulate: Mapping[str, str] = field(default_factory=dict)
+    operators: Mapping[str, str] = field(default_factory=dict)
     reduction_dtypes: tuple[str, ...] | None = None
     movement_dtypes: tuple[str, ...] | None = None
 

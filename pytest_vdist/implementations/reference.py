@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_vdist.implementations.protocol import Capabilities, InitSettings
-from pytest_vdist.reference_impl.environment import (
-    create_group,
-    destroy_distributed_environment,
-    init_distributed_environment,
-)
+from pytest_vdist.reference_impl import environment
+from pytest_vdist.reference_impl.custom_ops import OPERATORS
 from pytest_vdist.reference_impl.split_groups import torch_obstacle
 
 if TYPE_CHECKING:
     from pytest_vdist.implementations.protocol import Coordinator
+
+_COMPILE_MODES = ("eager", "aot_eager", "inductor")
+_COMPILE_MODES_ON_CUDA = (*_COMPILE_MODES, "cudagraph")
 
 
 class ReferenceImplementation:
@@ -24,11 +24,15 @@ class ReferenceImplementation:
     def capabilities(self, device_type: str) -> Capabilities:
         """Declare what this torch can do on devices of that type."""
         obstacle = torch_obstacle(device_type)
-        return Capabilities(unsupported={} if obstacle is None else {"split_group": obstacle})
+        return Capabilities(
+            compile_modes=_COMPILE_MODES_ON_CUDA if device_type == "cuda" else _COMPILE_MODES,
+            unsupported={} if obstacle is None else {"split_group": obstacle},
+            operators=OPERATORS,
+        )
 
     def init(self, settings: InitSettings) -> None:
         """Make the default process group and the world. Raises what `init_distributed_environment` raises."""
-        init_distributed_environment(
+        environment.init_distributed_environment(
             world_size=settings.world_size,
             rank=settings.rank,
             distributed_init_method=settings.init_method,
@@ -42,7 +46,7 @@ class ReferenceImplementation:
 
     def coordinator(self, group_ranks: list[list[int]], *, name: str, **options: Any) -> Coordinator:
         """Make a coordinator as the world's; `options` go to GroupCoordinator."""
-        return create_group(group_ranks, group_name=name, **options)
+        return environment.create_group(group_ranks, group_name=name, **options)
 
     def destroy(self) -> None:
-        destroy_distributed_environment()
+        environment.destroy_distributed_environment()
