@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from importlib import metadata
 
+from pytest_vdist.mutation import arguments as mutants_arguments
 from pytest_vdist.options import TABLE
 
 _COLUMNS = ("flag", "environment", "ini key", "default")
@@ -21,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from pytest_vdist import doctor  # noqa: PLC0415 - the other commands need none of it
 
         return doctor.main(as_json=parsed.json)
+    elif parsed.command == "mutants":
+        from pytest_vdist.mutation import command  # noqa: PLC0415 - it needs torch
+
+        return command.main(parsed)
     else:
         print(options_table())  # noqa: T201 - what the command is for
     return 0
@@ -46,4 +51,10 @@ def _parser() -> argparse.ArgumentParser:
         help="print what the plugin sees on this machine and what is wrong; exit code 1 if anything is",
     )
     doctor.add_argument("--json", action="store_true", help="print JSON")
+    mutants_arguments.declare(
+        commands.add_parser(
+            "mutants",
+            help="run the suites against implementations wrong on purpose; exit code 15 if one passes",
+        )
+    )
     return parser

@@ -1,0 +1,48 @@
+"""The reference with exactly one thing wrong in each: what the suites must notice.
+
+A mutant enters as any implementation under test does:
+`pytest --vdist-backend=cpu --vdist-impl=pytest_vdist.mutation.implementations:NAME`.
+"""
+
+from __future__ import annotations
+
+from . import (
+    arguments,
+    barriers,
+    broadcasts,
+    collectives,
+    dimensions,
+    groups,
+    life_cycle,
+    objects,
+    one_rank,
+    point_to_point,
+    ragged,
+    sends,
+    splitting,
+    tensor_dicts,
+    values,
+)
+from .registry import MUTANTS, Mutant, MutantDoesNotApplyError, apply
+
+__all__ = [
+    "MUTANTS",
+    "Mutant",
+    "MutantDoesNotApplyError",
+    "apply",
+    "arguments",
+    "barriers",
+    "broadcasts",
+    "collectives",
+    "dimensions",
+    "groups",
+    "life_cycle",
+    "objects",
+    "one_rank",
+    "point_to_point",
+    "ragged",
+    "sends",
+    "splitting",
+    "tensor_dicts",
+    "values",
+]
