@@ -15,6 +15,7 @@ from .communicators.protocol import Communicator
 from .communicators.single import SingleRankCommunicator
 from .custom_ops import Operators
 from .envs import as_timeout, use_split_group
+from .failures import GroupScope, Setting, limited_by, naming
 from .handles import Handle, isend_object
 from .ordered_group import OrderedGroup
 from .platform import communicator_class, local_device, resolve_device_type
@@ -30,7 +31,8 @@ class GroupCoordinator:
     results follow that order. Arguments are checked on every rank before any traffic. Results are fresh
     contiguous tensors that share memory with no input; only `broadcast` works in place. Device operations
     obey `timeout`; objects, metadata, CPU tensors of tensor dicts and `barrier` obey `cpu_timeout`. After
-    `destroy` every operation raises RuntimeError.
+    `destroy` every operation raises RuntimeError. One that cannot finish raises CommunicationError, at its
+    limit CommunicationTimeoutError, which name operation, group, rank and limit.
     """
 
     def __init__(  # noqa: PLR0917 - the order of arguments of vLLM's GroupCoordinator
@@ -83,8 +85,12 @@ class GroupCoordinator:
         self._operators = Operators(self.unique_name, self.world_size, self.rank_in_group)
         self._arguments = Arguments(self.unique_name, self.world_size, self.rank_in_group, self.device)
         # Up to torch 2.13 messages in gloo groups that were split off know of no timeout but half an hour.
-        self._cpu = OrderedGroup(self._subgroups.cpu_group, self.ranks, self.cpu_timeout)
-        self._device_group = OrderedGroup(self._subgroups.device_group, self.ranks)
+        self._cpu = OrderedGroup(
+            self._subgroups.cpu_group, self.ranks, self.cpu_timeout, self.scope("cpu_timeout")
+        )
+        self._device_group = OrderedGroup(
+            self._subgroups.device_group, self.ranks, scope=self.scope("timeout")
+        )
         self._tensor_dicts = TensorDictChannel(self._cpu, self._device_group, self.device)
         self._communicator: Communicator | None = None
         names.register(self)
@@ -125,6 +131,11 @@ class GroupCoordinator:
     def is_destroyed(self) -> bool:
         return self._subgroups is None
 
+    def scope(self, setting: Setting) -> GroupScope:
+        """Return what errors of an operation name that is governed by `setting`."""
+        limit = self.timeout if setting == "timeout" else self.cpu_timeout
+        return GroupScope(self.unique_name, self.rank, setting, limit)
+
     @property
     def split_group(self) -> bool:
         """Whether the process groups were split off the default one."""
@@ -148,6 +159,7 @@ class GroupCoordinator:
 
     # ---- collectives ----
 
+    @limited_by("timeout")
     def all_reduce(self, input_: torch.Tensor) -> torch.Tensor:
         """Return the sum over the group; `input_` keeps its values.
 
@@ -159,6 +171,7 @@ class GroupCoordinator:
         self._arguments.tensor(input_, "all_reduce")
         return communicator.all_reduce(input_)
 
+    @limited_by("timeout")
     def all_gather(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """Return every rank's tensor, all of one shape, concatenated along `dim`."""
         if self._is_compiled():
@@ -167,6 +180,7 @@ class GroupCoordinator:
         self._tensor_with(input_, dim, "all_gather")
         return communicator.all_gather(input_, dim)
 
+    @limited_by("timeout")
     def all_gatherv(
         self, input_: torch.Tensor | list[torch.Tensor], dim: int = 0, sizes: Sequence[int] | None = None
     ) -> torch.Tensor | list[torch.Tensor]:
@@ -186,13 +200,15 @@ class GroupCoordinator:
             for tensor in tensors:
                 self._arguments.own_size(tensor, dim, sizes, "all_gatherv")
             return communicator.all_gatherv(input_, dim, sizes)
-        layouts = self._cpu.all_gather_object([(tuple(tensor.shape), tensor.dtype) for tensor in tensors])
+        with naming("all_gatherv", self.scope("cpu_timeout")):
+            layouts = self._cpu.all_gather_object([(tuple(tensor.shape), tensor.dtype) for tensor in tensors])
         all_sizes = self._arguments.gathered_sizes(layouts, dim)
         gathered: list[Any] = [
             communicator.all_gatherv(tensor, dim, own) for tensor, own in zip(tensors, all_sizes, strict=True)
         ]
         return gathered if isinstance(input_, list) else gathered[0]
 
+    @limited_by("timeout")
     def reduce_scatter(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """Return this rank's chunk of the sum, `input_.shape[dim] / world_size` long along `dim`.
 
@@ -205,6 +221,7 @@ class GroupCoordinator:
         self._arguments.divisible(input_, dim, "reduce_scatter")
         return communicator.reduce_scatter(input_, dim)
 
+    @limited_by("timeout")
     def reduce_scatterv(
         self, input_: torch.Tensor, dim: int = -1, sizes: Sequence[int] | None = None
     ) -> torch.Tensor:
@@ -215,6 +232,7 @@ class GroupCoordinator:
         checked = self._scatter_sizes(input_, dim, sizes, "reduce_scatterv")
         return communicator.reduce_scatterv(input_, dim, checked)
 
+    @limited_by("timeout")
     def reduce_scatterv_into_output(
         self, input_: torch.Tensor, output: torch.Tensor, dim: int = -1, sizes: Sequence[int] | None = None
     ) -> None:
@@ -232,6 +250,7 @@ class GroupCoordinator:
         self._arguments.scatter_output(input_, output, dim, checked)
         communicator.reduce_scatterv_into_output(input_, output, dim, checked)
 
+    @limited_by("timeout")
     def gather(self, input_: torch.Tensor, dst: int = 0, dim: int = -1) -> torch.Tensor | None:
         """Return every rank's tensor, of one shape, concatenated along `dim`, at `dst`; None elsewhere."""
         communicator = self._collectives("gather")
@@ -239,6 +258,7 @@ class GroupCoordinator:
         self._tensor_with(input_, dim, "gather")
         return communicator.gather(input_, dst, dim)
 
+    @limited_by("timeout")
     def broadcast(self, input_: torch.Tensor, src: int = 0) -> torch.Tensor:
         """Overwrite `input_`, of any strides, with that of `src`, and return it."""
         if self._is_compiled():
@@ -251,18 +271,21 @@ class GroupCoordinator:
         self._device_group.broadcast_(input_, src)
         return input_
 
+    @limited_by("cpu_timeout")
     def barrier(self) -> None:
         """Wait until every rank of the group has come here."""
         dist.barrier(group=self.cpu_group)
 
     # ---- tensors between two ranks ----
 
+    @limited_by("timeout")
     def send(self, tensor: torch.Tensor, dst: int | None = None) -> None:
         """Send a tensor to `dst`, by default the next rank, which receives it by `recv`."""
         communicator = self._collectives("send")
         dst = self._arguments.peer(self._next if dst is None else dst, "dst")
         communicator.send(self._arguments.tensor(tensor, "send"), dst)
 
+    @limited_by("timeout")
     def recv(self, size: Sequence[int], dtype: torch.dtype, src: int | None = None) -> torch.Tensor:
         """Return a tensor of shape `size` from `src`, by default the previous rank, on the group's device."""
         communicator = self._collectives("recv")
@@ -271,12 +294,14 @@ class GroupCoordinator:
 
     # ---- objects ----
 
+    @limited_by("cpu_timeout")
     def broadcast_object(self, obj: Any = None, src: int = 0) -> Any:
         """Return the object of `src`. Raises TypeError on all ranks if it does not pickle."""
         self._living()
         self._arguments.rank(src, "src")
         return obj if self.world_size == 1 else objects.broadcast_object(self._cpu, obj, src)
 
+    @limited_by("cpu_timeout")
     def broadcast_object_list(self, obj_list: list[Any], src: int = 0) -> list[Any]:
         """Overwrite `obj_list` with that of `src`, and return it. Raises ValueError if its length differs."""
         received = self.broadcast_object(obj_list, src)
@@ -288,16 +313,19 @@ class GroupCoordinator:
         obj_list[:] = received
         return obj_list
 
+    @limited_by("cpu_timeout")
     def send_object(self, obj: Any, dst: int) -> None:
         """Send a picklable object. Raises TypeError, with nothing sent, for another."""
         self._living()
         objects.send_object(self._cpu, obj, self._arguments.peer(dst, "dst"))
 
+    @limited_by("cpu_timeout")
     def recv_object(self, src: int) -> Any:
         """Wait for an object from `src`."""
         self._living()
         return objects.recv_object(self._cpu, self._arguments.peer(src, "src"))
 
+    @limited_by("cpu_timeout")
     def isend_object(self, obj: Any, dst: int) -> Handle:
         """Start to send a picklable object, as it is now. The handle may be dropped."""
         self._living()
@@ -309,6 +337,7 @@ class GroupCoordinator:
 
     # ---- tensor dicts ----
 
+    @limited_by("cpu_timeout")
     def broadcast_tensor_dict(self, tensor_dict: TensorDict | None = None, src: int = 0) -> TensorDict | None:
         """Return the dictionary of `src`, its tensors on the same kind of device.
 
@@ -320,6 +349,7 @@ class GroupCoordinator:
             return self._arguments.tensor_dict(tensor_dict)
         return self._tensor_dicts.broadcast(tensor_dict, src)
 
+    @limited_by("cpu_timeout")
     def send_tensor_dict(
         self,
         tensor_dict: TensorDict,
@@ -337,6 +367,7 @@ class GroupCoordinator:
             handle.wait()
         return tensor_dict if self.world_size == 1 else None
 
+    @limited_by("cpu_timeout")
     def recv_tensor_dict(
         self,
         src: int | None = None,
@@ -355,6 +386,7 @@ class GroupCoordinator:
             function()
         return tensor_dict
 
+    @limited_by("cpu_timeout")
     def isend_tensor_dict(
         self,
         tensor_dict: TensorDict,
@@ -376,6 +408,7 @@ class GroupCoordinator:
         dst = self._arguments.peer(self._next if dst is None else dst, "dst")
         return self._tensor_dicts.isend(tensor_dict, dst, Slicing(all_gather_group, all_gather_tensors))
 
+    @limited_by("cpu_timeout")
     def irecv_tensor_dict(
         self,
         src: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -45,7 +45,8 @@ def init_distributed_environment(  # noqa: PLR0917 - the order of arguments of v
     A second call with the same size and rank does nothing.
 
     Raises ValueError for wrong or missing settings, RuntimeError where a world of another size or rank
-    exists, and where torch or the launcher's default process group cannot be split.
+    exists, where torch or the launcher's default process group cannot be split, and where the other ranks do
+    not come within `timeout`.
     """
     if _state.world is not None:
         _require_same_world(
@@ -77,13 +78,8 @@ def init_distributed_environment(  # noqa: PLR0917 - the order of arguments of v
     select_device(device)
     made_default_group = not dist.is_initialized()
     if made_default_group:
-        dist.init_process_group(
-            **_backend_settings(device, backend, split_group=split_group),
-            init_method=distributed_init_method,
-            timeout=device_timeout,
-            world_size=world_size,
-            rank=rank,
-        )
+        settings = _backend_settings(device, backend, split_group=split_group)
+        _make_default_group(distributed_init_method, device_timeout, world_size, rank, settings)
     try:
         _state.world = GroupCoordinator(
             [list(range(world_size))],
@@ -141,6 +137,21 @@ def destroy_distributed_environment() -> None:
     if _state.made_default_group and dist.is_initialized():
         dist.destroy_process_group()
     _state.world, _state.made_default_group = None, False
+
+
+def _make_default_group(
+    init_method: str, timeout: timedelta | None, world_size: int, rank: int, settings: Mapping[str, Any]
+) -> None:
+    try:
+        dist.init_process_group(
+            init_method=init_method, timeout=timeout, world_size=world_size, rank=rank, **settings
+        )
+    except dist.DistError as error:
+        limit = "the backend's own limit" if timeout is None else f"{timeout.total_seconds():g} s"
+        raise RuntimeError(
+            f"init_process_group failed on rank {rank} of {world_size}, limit {limit} (timeout): {error}; "
+            f"make sure that all ranks start and that each can reach {init_method!r}"
+        ) from error
 
 
 def _backend_settings(device: torch.device, backend: str | None, *, split_group: bool) -> dict[str, Any]:

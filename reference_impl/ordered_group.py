@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from . import _compat
+from .failures import GroupScope, naming
 from .wire import as_wire, from_wire, is_plain, write_back
 
 
@@ -20,10 +21,13 @@ class Message:
 
     work: dist.Work
     timeout: timedelta | None
+    operation: str = "message"
+    scope: GroupScope | None = None
 
     def wait(self) -> None:
         """Wait until the message is through. Raises RuntimeError where it fails or the time is over."""
-        self.work.wait() if self.timeout is None else self.work.wait(self.timeout)
+        with naming(self.operation, self.scope):
+            self.work.wait() if self.timeout is None else self.work.wait(self.timeout)
 
     def is_completed(self) -> bool:
         """Tell, without waiting, whether the message is known to be through."""
@@ -38,11 +42,19 @@ class OrderedGroup:
     """
 
     def __init__(
-        self, group: dist.ProcessGroup, ranks: Sequence[int], message_timeout: timedelta | None = None
+        self,
+        group: dist.ProcessGroup,
+        ranks: Sequence[int],
+        message_timeout: timedelta | None = None,
+        scope: GroupScope | None = None,
     ) -> None:
-        """Take a group of torch. `message_timeout` is for backends that do not know the group's timeout."""
+        """Take a group of torch. `message_timeout` is for backends that do not know the group's timeout.
+
+        With a `scope`, messages that fail raise CommunicationError, which names it.
+        """
         self.group = group
         self.message_timeout = message_timeout
+        self.scope = scope
         self.ranks = list(ranks)
         self.world_size = len(self.ranks)
         self.rank_in_group = self.ranks.index(dist.get_rank())
@@ -107,15 +119,16 @@ class OrderedGroup:
 
     def isend(self, flat: torch.Tensor, dst: int) -> Message:
         """Start to send a 1-D tensor that is not empty and stays as it is until the work is done."""
-        return self._message(dist.isend(flat, dst=self.ranks[dst], group=self.group))
+        return self._message(dist.isend(flat, dst=self.ranks[dst], group=self.group), f"send to rank {dst}")
 
     def irecv(self, flat: torch.Tensor, src: int) -> Message:
         """Start to fill a 1-D contiguous tensor that is not empty."""
-        return self._message(dist.irecv(flat, src=self.ranks[src], group=self.group))
+        work = dist.irecv(flat, src=self.ranks[src], group=self.group)
+        return self._message(work, f"receive from rank {src}")
 
-    def _message(self, work: dist.Work | None) -> Message:
+    def _message(self, work: dist.Work | None, operation: str) -> Message:
         assert work is not None, "this rank is a member of the group"
-        return Message(work, self.message_timeout)
+        return Message(work, self.message_timeout, operation, self.scope)
 
 
 def _reorder(rows: torch.Tensor, order: list[int]) -> torch.Tensor:
