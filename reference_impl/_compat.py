@@ -40,6 +40,18 @@ def backend_name(group: dist.ProcessGroup, device: torch.device) -> str | None:
     return str(backend.name())
 
 
+def timeout_of(group: dist.ProcessGroup, device: torch.device) -> float:
+    """Return the timeout, in seconds, of the backend that moves tensors of `device` in `group`.
+
+    `_get_backend` (torch 2.0 and newer) is wrapped where TORCH_DISTRIBUTED_DEBUG=DETAIL; a backend without
+    `_timeout` in its options has torch's default.
+    """
+    backend: Any = group._get_backend(device)
+    options = getattr(getattr(backend, "wrapped_pg", backend), "options", None)
+    timeout: timedelta = getattr(options, "_timeout", None) or dist.constants.default_pg_timeout
+    return timeout.total_seconds()
+
+
 def default_store() -> Any:
     """Return the store of the default process group (`_get_default_store`, torch 1.8 and newer)."""
     return distributed_c10d._get_default_store()

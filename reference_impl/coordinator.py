@@ -96,6 +96,7 @@ class GroupCoordinator:
         names.register(self)
         if use_device_communicator:
             self._communicator = self._make_communicator()
+            self._tensor_dicts.attach(self._communicator)
 
     # ---- membership ----
 
@@ -274,7 +275,8 @@ class GroupCoordinator:
     @limited_by("cpu_timeout")
     def barrier(self) -> None:
         """Wait until every rank of the group has come here."""
-        dist.barrier(group=self.cpu_group)
+        self._living()
+        self._tensor_dicts.cpu_members.barrier()
 
     # ---- tensors between two ranks ----
 
@@ -299,7 +301,9 @@ class GroupCoordinator:
         """Return the object of `src`. Raises TypeError on all ranks if it does not pickle."""
         self._living()
         self._arguments.rank(src, "src")
-        return obj if self.world_size == 1 else objects.broadcast_object(self._cpu, obj, src)
+        if self.world_size == 1:
+            return obj
+        return objects.broadcast_object(self._tensor_dicts.cpu_members, obj, src)
 
     @limited_by("cpu_timeout")
     def broadcast_object_list(self, obj_list: list[Any], src: int = 0) -> list[Any]:

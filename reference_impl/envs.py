@@ -10,6 +10,7 @@ from datetime import timedelta
 DISTRIBUTED_TIMEOUT = "VDIST_DISTRIBUTED_TIMEOUT_SECONDS"
 CPU_DISTRIBUTED_TIMEOUT = "VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS"
 USE_SPLIT_GROUP = "VDIST_DISTRIBUTED_USE_SPLIT_GROUP"
+SHARED_MEMORY = "VDIST_SHARED_MEMORY"
 LONGEST_TIMEOUT = timedelta(days=1)
 
 
@@ -28,13 +29,25 @@ def use_split_group(environ: Mapping[str, str] = os.environ) -> bool:
 
     Raises ValueError for anything else.
     """
-    text = environ.get(USE_SPLIT_GROUP, "0")
-    if text not in {"0", "1"}:
-        raise ValueError(
-            f"environment variable {USE_SPLIT_GROUP}={text!r} is not 0 or 1; set 1 to make subgroups by "
-            "split_group, or unset it to make them by new_group"
-        )
-    return text == "1"
+    return _switch(
+        USE_SPLIT_GROUP,
+        environ,
+        default="0",
+        advice="set 1 to make subgroups by split_group, or unset it to make them by new_group",
+    )
+
+
+def shared_memory_is_allowed(environ: Mapping[str, str] = os.environ) -> bool:
+    """Read whether groups on the CPU may use shared memory: "1" or "0", which is default.
+
+    Raises ValueError for anything else.
+    """
+    return _switch(
+        SHARED_MEMORY,
+        environ,
+        default="0",
+        advice="set 1 to let groups on the CPU use shared memory, or unset it",
+    )
 
 
 def as_timeout(value: float | timedelta | None, name: str) -> timedelta | None:
@@ -53,6 +66,13 @@ def as_timeout(value: float | timedelta | None, name: str) -> timedelta | None:
             "seconds (one day); leave it unset for the backend's own timeout"
         )
     return timedelta(seconds=seconds)
+
+
+def _switch(variable: str, environ: Mapping[str, str], *, default: str, advice: str) -> bool:
+    text = environ.get(variable, default)
+    if text not in {"0", "1"}:
+        raise ValueError(f"environment variable {variable}={text!r} is not 0 or 1; {advice}")
+    return text == "1"
 
 
 def _timeout_variable(variable: str, environ: Mapping[str, str]) -> timedelta | None:

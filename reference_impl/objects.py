@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .ordered_group import OrderedGroup
+from .ordered_group import Members, OrderedGroup
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def header(data: torch.Tensor) -> torch.Tensor:
     return torch.tensor([data.numel()], dtype=torch.int64, device="cpu")
 
 
-def broadcast_object(group: OrderedGroup, obj: Any, src: int) -> Any:
+def broadcast_object(group: Members, obj: Any, src: int) -> Any:
     """Return the object of `src`, on `src` the very one passed.
 
     Raises TypeError, on all ranks, if it does not pickle.
@@ -80,7 +80,7 @@ def recv_object(group: OrderedGroup, src: int) -> Any:
     return load(data)
 
 
-def broadcast_dumped(group: OrderedGroup, data: torch.Tensor, src: int) -> None:
+def broadcast_dumped(group: Members, data: torch.Tensor, src: int) -> None:
     """Send what `dump` made of an object to all others, which call `broadcast_object`."""
     group.broadcast_(header(data), src)
     group.broadcast_(data, src)

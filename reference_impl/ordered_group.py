@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,22 @@ import torch.distributed as dist
 from . import _compat
 from .failures import GroupScope, naming
 from .wire import as_wire, from_wire, is_plain, write_back
+
+
+class Members(Protocol):
+    """Collectives and messages on flat tensors, whatever carries them; `OrderedGroup` says what each does."""
+
+    world_size: int
+    rank_in_group: int
+
+    def all_reduce_(self, tensor: torch.Tensor) -> None: ...
+    def all_gather(self, flat: torch.Tensor) -> torch.Tensor: ...
+    def reduce_scatter(self, rows: torch.Tensor) -> torch.Tensor: ...
+    def gather(self, flat: torch.Tensor, dst: int) -> torch.Tensor | None: ...
+    def broadcast_(self, tensor: torch.Tensor, src: int) -> None: ...
+    def send(self, flat: torch.Tensor, dst: int) -> None: ...
+    def recv_(self, flat: torch.Tensor, src: int) -> None: ...
+    def barrier(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,10 @@ class OrderedGroup:
         dist.broadcast(flat, src=self.ranks[src], group=self.group)
         if self.rank_in_group != src and not is_plain(tensor):
             write_back(tensor, from_wire(flat, tensor.dtype, tensor.shape))
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        dist.barrier(group=self.group)
 
     def all_gather_object(self, obj: Any) -> list[Any]:
         """Return every rank's picklable `obj`."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from .handles import Handle, PendingSends, irecv_tensor, isend_dumped, isend_tensor
-from .objects import Refusal, broadcast_dumped, broadcast_object, dump, recv_object
-from .ordered_group import OrderedGroup
-from .wire import as_wire, require_movable
+from .objects import Refusal, broadcast_dumped, broadcast_object, dump, load, recv_object
+from .ordered_group import Members, OrderedGroup
+from .wire import as_wire, from_wire, require_movable
 
 TensorDict = dict[str, Any]
 Postprocess = Callable[[], None]
+_METADATA = "metadata"
 
 
 class AllGatherGroup(Protocol):
@@ -25,6 +26,18 @@ class AllGatherGroup(Protocol):
     rank_in_group: int
 
     def all_gather(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor: ...
+
+
+class TensorDictTransport(Protocol):
+    """A communicator's own way for tensor dicts, which it declares as `supports_tensor_dict`.
+
+    The dictionaries hold tensors on the CPU and on the group's device. `send_tensor_dict` returns False
+    where it has sent nothing but word that this message takes the general way; `recv_tensor_dict` returns
+    None then.
+    """
+
+    def send_tensor_dict(self, tensor_dict: TensorDict, dst: int) -> bool | None: ...
+    def recv_tensor_dict(self, src: int) -> TensorDict | None: ...
 
 
 @dataclass(frozen=True)
@@ -108,41 +121,54 @@ def places(skeleton: TensorDict) -> Iterator[tuple[TensorDict, Any, TensorMetada
 
 
 class TensorDictChannel:
-    """Tensor dicts in one group: metadata and CPU tensors over the CPU group, others over the device's."""
+    """Tensor dicts in one group: metadata and CPU tensors over the CPU group, others over the device's.
+
+    Dictionaries from one rank to another take the communicator's own way where it has one.
+    """
 
     def __init__(self, cpu: OrderedGroup, device_group: OrderedGroup, device: torch.device) -> None:
         self._cpu = cpu
         self._device_group = device_group
         self._device = device
+        self._transport: TensorDictTransport | None = None
+        self.cpu_members: Members = cpu
         self.pending = PendingSends()
+
+    def attach(self, communicator: Any) -> None:
+        """Take the ways that a communicator declares; one that has never heard of them has none."""
+        if getattr(communicator, "supports_tensor_dict", False):
+            self._transport = communicator
+        self.cpu_members = getattr(communicator, "cpu_members", None) or self._cpu
 
     def broadcast(self, tensor_dict: TensorDict | None, src: int) -> TensorDict:
         """Return the dictionary of `src`; elsewhere than there, all in it is new."""
         if self._cpu.rank_in_group != src:
-            received: TensorDict = broadcast_object(self._cpu, None, src)
+            received: TensorDict = broadcast_object(self.cpu_members, None, src)
             for container, key, metadata in list(places(received)):
                 container[key] = self._allocate(metadata)
-                self._group(metadata).broadcast_(container[key], src)
+                self._broadcasters(metadata).broadcast_(container[key], src)
             return received
         metadata_message, tensors = self._split_or_refuse(
-            tensor_dict, Slicing(), lambda refusal: broadcast_dumped(self._cpu, refusal, src)
+            tensor_dict, Slicing(), lambda refusal: broadcast_dumped(self.cpu_members, refusal, src)
         )
-        broadcast_dumped(self._cpu, metadata_message, src)
+        broadcast_dumped(self.cpu_members, metadata_message, src)
         for metadata, tensor in tensors:
-            self._group(metadata).broadcast_(tensor, src)
+            self._broadcasters(metadata).broadcast_(tensor, src)
         return tensor_dict or {}
 
     def isend(self, tensor_dict: TensorDict, dst: int, slicing: Slicing) -> list[Handle]:
         """Start to send a dictionary: a handle for the metadata, then one for each non-empty tensor."""
         self.pending.make_room()
         metadata_message, tensors = self._split_or_refuse(
-            tensor_dict, slicing, lambda refusal: self.pending.add([isend_dumped(self._cpu, refusal, dst)])
+            tensor_dict, slicing, lambda refusal: self._send_refusal(refusal, dst)
         )
+        parts = [as_wire(tensor).view(each.slices, -1)[each.slice_index] for each, tensor in tensors]
+        if self._sent_by_transport(metadata_message, parts, dst):
+            return [Handle([], []), *(Handle([], []) for part in parts if part.numel())]
         handles = [isend_dumped(self._cpu, metadata_message, dst)]
-        for metadata, tensor in tensors:
-            if tensor.numel():
-                own_slice = as_wire(tensor).view(metadata.slices, -1)[metadata.slice_index]
-                handles.append(isend_tensor(self._group(metadata), own_slice, dst))
+        for (metadata, _), part in zip(tensors, parts, strict=True):
+            if part.numel():
+                handles.append(isend_tensor(self._group(metadata), part, dst))
         self.pending.add(handles)
         return handles
 
@@ -155,14 +181,18 @@ class TensorDictChannel:
         slices is only this rank's slice. Raises ValueError, after the slices have arrived, where they do not
         fit the group.
         """
-        skeleton: TensorDict = recv_object(self._cpu, src)
+        message = None if self._transport is None else self._transport.recv_tensor_dict(src)
+        skeleton: TensorDict = recv_object(self._cpu, src) if message is None else load(message[_METADATA])
         handles: list[Handle] = []
         postprocess: list[Postprocess] = []
         misfit: ValueError | None = None
-        for container, key, metadata in list(places(skeleton)):
-            buffer = container[key] = self._allocate(metadata)
-            if buffer.numel():
-                handles.append(irecv_tensor(self._group(metadata), as_wire(buffer), src))
+        for position, (container, key, metadata) in enumerate(list(places(skeleton))):
+            if message is None:
+                buffer = container[key] = self._allocate(metadata)
+                handles += self._start_to_fill(buffer, metadata, src)
+            else:
+                container[key] = from_wire(message[str(position)], metadata.dtype, self._shape(metadata))
+                handles += [Handle([], [])] if metadata.numel else []
             if metadata.slices > 1:
                 misfit = misfit or _misfit(key, metadata, all_gather_group)
                 postprocess.append(_put_together(container, key, metadata, all_gather_group))
@@ -183,12 +213,31 @@ class TensorDictChannel:
             refuse(dump(Refusal(self._cpu.rank_in_group, type(error), str(error))))
             raise
 
+    def _sent_by_transport(self, metadata: torch.Tensor, parts: Sequence[torch.Tensor], dst: int) -> bool:
+        if self._transport is None:
+            return False
+        message = {_METADATA: metadata, **{str(position): part for position, part in enumerate(parts)}}
+        return self._transport.send_tensor_dict(message, dst) is not False
+
+    def _start_to_fill(self, buffer: torch.Tensor, metadata: TensorMetadata, src: int) -> list[Handle]:
+        return [irecv_tensor(self._group(metadata), as_wire(buffer), src)] if buffer.numel() else []
+
+    def _send_refusal(self, refusal: torch.Tensor, dst: int) -> None:
+        if not self._sent_by_transport(refusal, (), dst):
+            self.pending.add([isend_dumped(self._cpu, refusal, dst)])
+
     def _group(self, metadata: TensorMetadata) -> OrderedGroup:
         return self._cpu if metadata.on_cpu else self._device_group
 
+    def _broadcasters(self, metadata: TensorMetadata) -> Members:
+        return self.cpu_members if metadata.on_cpu else self._device_group
+
     def _allocate(self, metadata: TensorMetadata) -> torch.Tensor:
-        shape = metadata.shape if metadata.slices == 1 else (metadata.numel,)
-        return torch.empty(shape, dtype=metadata.dtype, device="cpu" if metadata.on_cpu else self._device)
+        device = "cpu" if metadata.on_cpu else self._device
+        return torch.empty(self._shape(metadata), dtype=metadata.dtype, device=device)
+
+    def _shape(self, metadata: TensorMetadata) -> tuple[int, ...]:
+        return metadata.shape if metadata.slices == 1 else (metadata.numel,)
 
 
 def _require_on_group_device(tensor: torch.Tensor, key: str, device_type: str) -> None:

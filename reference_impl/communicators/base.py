@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 import torch.distributed as dist
 
-from ..ordered_group import OrderedGroup  # noqa: TID252
+from ..ordered_group import Members, OrderedGroup  # noqa: TID252
+from ..tensor_dict import TensorDict  # noqa: TID252
 from ..wire import (  # noqa: TID252
     REDUCTION_DTYPES,
     as_wire,
@@ -54,7 +55,7 @@ class DeviceCommunicatorBase:
         self.global_world_size = dist.get_world_size()
         self.world_size = len(self.ranks)
         self.rank_in_group = self.ranks.index(self.rank)
-        self._members = OrderedGroup(self.device_group, self.ranks)
+        self._members: Members = OrderedGroup(self.device_group, self.ranks)
 
     def all_reduce(self, input_: torch.Tensor) -> torch.Tensor:
         """Return the sum over the group; `input_` keeps its values."""
@@ -126,6 +127,19 @@ class DeviceCommunicatorBase:
         self._members.recv_(as_wire(tensor), src)
         return tensor
 
+    @property
+    def supports_tensor_dict(self) -> bool:
+        """Whether `send_tensor_dict` and `recv_tensor_dict` work; the same on all ranks of the group."""
+        return False
+
+    def send_tensor_dict(self, tensor_dict: TensorDict, dst: int) -> bool:
+        """Send a dictionary by a way of this device's own; not here."""
+        raise NotImplementedError(_no_tensor_dicts(type(self).__name__, "send_tensor_dict"))
+
+    def recv_tensor_dict(self, src: int) -> TensorDict | None:
+        """Receive a dictionary by a way of this device's own; not here."""
+        raise NotImplementedError(_no_tensor_dicts(type(self).__name__, "recv_tensor_dict"))
+
     def destroy(self) -> None:
         """Let go of the process groups, whose threads and sockets live as long as somebody refers to them."""
         for name in ("cpu_group", "device_group", "_members"):
@@ -148,6 +162,13 @@ class DeviceCommunicatorBase:
         """Sum (world_size, …) chunks over the ranks and return the one of this rank."""
         summed = self._members.reduce_scatter(sum_view(chunks))
         return torch.view_as_complex(summed) if chunks.is_complex() else summed
+
+
+def _no_tensor_dicts(communicator: str, operation: str) -> str:
+    return (
+        f"{communicator}.{operation}: supports_tensor_dict is False, so it has no way of its own for tensor "
+        f"dicts; call {operation} of the coordinator, which takes torch.distributed then"
+    )
 
 
 def _concatenate(rows: torch.Tensor, like: torch.Tensor, dim: int) -> torch.Tensor:
