@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_vdist.backends.base import Availability, DeviceBackend
-    from pytest_vdist.fixtures import CoordinatorRun, DistributedRun
+    from pytest_vdist.fixtures import CoordinatorRun, DistributedRun, OutcomesRun
     from pytest_vdist.implementations.protocol import Capabilities, Coordinator, Implementation, InitSettings
     from pytest_vdist.implementations.spec import ImplementationSpec
     from pytest_vdist.ranks.compilation import CompiledFunction, compiled
-    from pytest_vdist.ranks.context import RankContext, current_rank, init_settings, process_group_backend
+    from pytest_vdist.ranks.context import (
+        RankContext,
+        current_rank,
+        init_settings,
+        process_group_backend,
+        process_group_timeout,
+    )
     from pytest_vdist.ranks.failures import (
         DistributedRunError,
         RankDiedError,
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
         RanksHungError,
         RanksUnavailableError,
     )
+    from pytest_vdist.ranks.outcomes import RankOutcome
     from pytest_vdist.ranks.wire import CannotTravelError
     from pytest_vdist.ranks.world import coordinator
 
@@ -38,8 +45,10 @@ _HOMES = {
     "Implementation": "implementations.protocol",
     "ImplementationSpec": "implementations.spec",
     "InitSettings": "implementations.protocol",
+    "OutcomesRun": "fixtures",
     "RankContext": "ranks.context",
     "RankDiedError": "ranks.failures",
+    "RankOutcome": "ranks.outcomes",
     "RanksFailedError": "ranks.failures",
     "RanksHungError": "ranks.failures",
     "RanksUnavailableError": "ranks.failures",
@@ -48,6 +57,7 @@ _HOMES = {
     "current_rank": "ranks.context",
     "init_settings": "ranks.context",
     "process_group_backend": "ranks.context",
+    "process_group_timeout": "ranks.context",
 }
 
 __all__ = [
@@ -63,8 +73,10 @@ __all__ = [
     "Implementation",
     "ImplementationSpec",
     "InitSettings",
+    "OutcomesRun",
     "RankContext",
     "RankDiedError",
+    "RankOutcome",
     "RanksFailedError",
     "RanksHungError",
     "RanksUnavailableError",
@@ -73,6 +85,7 @@ __all__ = [
     "current_rank",
     "init_settings",
     "process_group_backend",
+    "process_group_timeout",
 ]
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from pytest_vdist import terminal
 from pytest_vdist.backends.registry import availability
-from pytest_vdist.options import options_of
+from pytest_vdist.options import GroupLimits, options_of
 from pytest_vdist.run_log import run_log_of
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_vdist.implementations.protocol import Capabilities
     from pytest_vdist.implementations.spec import ImplementationSpec
     from pytest_vdist.ranks.messages import WorldSpec
+    from pytest_vdist.ranks.outcomes import RankOutcome
     from pytest_vdist.ranks.pool import RankPool
 
 
@@ -45,6 +46,26 @@ class DistributedRun(Protocol):
         in seconds (default: --vdist-timeout). Unless `init_process_group` is False, torch's default process
         group of the chosen backend stands. `fresh` takes new processes, and ends them after. `env` adds
         environment variables. Raises DistributedRunError if a rank raised, died or did not finish.
+        """
+
+
+class OutcomesRun(Protocol):
+    """Type of the fixture `outcomes_run`."""
+
+    def __call__(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        world_size: int = 2,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> list[RankOutcome]:
+        """Run `fn(*args, **kwargs)` on ranks that may fail, and return how each of them ended, by rank.
+
+        There is no default process group. A rank that raises, dies or is stuck does not shorten the time of
+        the others; the run ends when all have ended, or at the deadline. Otherwise as `distributed_run`.
         """
 
 
@@ -77,6 +98,7 @@ class _Runner:
     pool: RankPool
     device: DeviceBackend
     default_timeout: float
+    limits: GroupLimits
 
     def run(
         self,
@@ -93,8 +115,19 @@ class _Runner:
         __tracebackhide__ = True
         deadline = self.default_timeout if timeout is None else timeout
         return self.pool.run(
-            fn, args, kwargs, world=world, world_size=world_size, timeout=deadline, fresh=fresh, env=env
+            fn,
+            args,
+            kwargs,
+            world=self.limited(world),
+            world_size=world_size,
+            timeout=deadline,
+            fresh=fresh,
+            env=env,
         )
+
+    def limited(self, world: WorldSpec) -> WorldSpec:
+        """Give the limits of the options to a world."""
+        return replace(world, timeout=self.limits.timeout, cpu_timeout=self.limits.cpu_timeout)
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +153,35 @@ def distributed_run(backend: str, _rank_pools: Callable[[str], _Runner]) -> Dist
         world = WorldSpec(runner.device.device_type, process_group_backend=group_backend)
         return runner.run(
             fn, args, kwargs, world=world, world_size=world_size, timeout=timeout, fresh=fresh, env=env
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def outcomes_run(backend: str, _rank_pools: Callable[[str], _Runner]) -> OutcomesRun:
+    """Run a function on ranks that may fail and return how each of them ended; see `OutcomesRun`."""
+    from pytest_vdist.ranks.messages import WorldSpec  # noqa: PLC0415 - imports torch, which an unused plugin must not
+
+    runner = _rank_pools(backend)
+
+    def run(
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        world_size: int = 2,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> list[RankOutcome]:
+        return runner.pool.outcomes(
+            fn,
+            args,
+            kwargs,
+            world=runner.limited(WorldSpec(runner.device.device_type)),
+            world_size=world_size,
+            timeout=runner.default_timeout if timeout is None else timeout,
+            env=env,
         )
 
     return run
@@ -219,7 +281,7 @@ def _rank_pools(request: pytest.FixtureRequest) -> Iterator[Callable[[str], _Run
                 ask=lambda text: terminal.ask(config, text),
                 post_mortem=config.getoption("usepdb"),
             )
-            runners[backend] = _Runner(pool, device, options.timeout)
+            runners[backend] = _Runner(pool, device, options.timeout, options.limits)
         return runners[backend]
 
     yield runner_of

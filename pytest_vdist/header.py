@@ -21,6 +21,16 @@ def header_lines(options: Options) -> list[str]:
         f"vdist: compile {', '.join(options.compile_modes)}{_origin(options, 'compile_modes')}",
         *_world_size_lines(options),
         f"vdist: deadline of a run {options.timeout:g} s{_origin(options, 'timeout')}",
+        *_limit_lines(options),
+    ]
+
+
+def _limit_lines(options: Options) -> list[str]:
+    names = {"distributed_timeout_seconds": "device", "cpu_distributed_timeout_seconds": "CPU"}
+    return [
+        f"vdist: limit of {kind} groups {getattr(options, name):g} s{_origin(options, name)}"
+        for name, kind in names.items()
+        if options.is_given(name)
     ]
 
 

@@ -23,13 +23,11 @@ DEFAULT = "default"
 COMPILE_MODES = ("eager", "aot_eager", "inductor", "cudagraph")
 ALL_COMPILE_MODES = ("all",)
 MAX_WORLD_SIZE = 1024
+LONGEST_GROUP_TIMEOUT = 86_400
+UNSET = "none"
 VARIABLE_PREFIX = "VDIST_"
 # Variables that the reference implementation reads in the ranks.
-REFERENCE_VARIABLES = (
-    "VDIST_DISTRIBUTED_TIMEOUT_SECONDS",
-    "VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS",
-    "VDIST_SHARED_MEMORY",
-)
+REFERENCE_VARIABLES = ("VDIST_SHARED_MEMORY",)
 # The folder where the simulated accelerator keeps its built extension.
 SIMDEV_VARIABLES = ("VDIST_SIMDEV_CACHE",)
 
@@ -96,6 +94,19 @@ def _parse_timeout(text: str) -> float:
     return seconds
 
 
+def _parse_group_timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_GROUP_TIMEOUT):
+        raise BadValueError(
+            f"limit must be a number of seconds greater than 0 and at most {LONGEST_GROUP_TIMEOUT} (a day)",
+            text,
+        )
+    return seconds
+
+
 def _distinct(what: str, values: tuple[_T, ...], text: str) -> tuple[_T, ...]:
     if "" in values:
         raise BadValueError(f"{what} must not be empty", text)
@@ -124,6 +135,8 @@ class Row:
 
     def read(self, text: str, source: str) -> Any:
         """Return the value of a text. Raises pytest.UsageError that says what, where from and what to do."""
+        if source == DEFAULT and text == UNSET:
+            return None
         parse = (
             self.parse_variable
             if self.parse_variable and source == in_environment(self.variable)
@@ -200,8 +213,36 @@ TABLE = (
         help="deadline in seconds of one run of a function on ranks",
         parse=_parse_timeout,
     ),
+    Row(
+        name="distributed_timeout_seconds",
+        flag="--vdist-distributed-timeout-seconds",
+        variable="VDIST_DISTRIBUTED_TIMEOUT_SECONDS",
+        metavar="SECONDS",
+        default="none",
+        example="600",
+        help="limit in seconds of operations on device groups; none leaves it to the backend",
+        parse=_parse_group_timeout,
+    ),
+    Row(
+        name="cpu_distributed_timeout_seconds",
+        flag="--vdist-cpu-distributed-timeout-seconds",
+        variable="VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS",
+        metavar="SECONDS",
+        default="none",
+        example="60",
+        help="limit in seconds of operations on CPU groups, such as objects; none leaves it to the backend",
+        parse=_parse_group_timeout,
+    ),
 )
 KNOWN_VARIABLES = (*(row.variable for row in TABLE), *REFERENCE_VARIABLES, *SIMDEV_VARIABLES)
+
+
+@dataclass(frozen=True)
+class GroupLimits:
+    """How long operations on process groups may take, in seconds; None leaves it to the backend."""
+
+    timeout: float | None
+    cpu_timeout: float | None
 
 
 @dataclass(frozen=True)
@@ -214,7 +255,14 @@ class Options:
     compile_modes: tuple[str, ...]  # ("all",) until the implementation is asked, see modes.py
     world_sizes: tuple[int, ...]
     timeout: float
+    distributed_timeout_seconds: float | None
+    cpu_distributed_timeout_seconds: float | None
     sources: Mapping[str, str]
+
+    @property
+    def limits(self) -> GroupLimits:
+        """The limits of process groups: those of the device, and those of the CPU."""
+        return GroupLimits(self.distributed_timeout_seconds, self.cpu_distributed_timeout_seconds)
 
     @property
     def used(self) -> bool:

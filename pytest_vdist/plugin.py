@@ -15,6 +15,7 @@ from pytest_vdist.fixtures import (
     distributed_run,
     implementation,
     movement_dtypes,
+    outcomes_run,
     reduction_dtypes,
 )
 from pytest_vdist.modes import backend, compile_mode, split_group, world_size
@@ -28,6 +29,7 @@ __all__ = [
     "distributed_run",
     "implementation",
     "movement_dtypes",
+    "outcomes_run",
     "reduction_dtypes",
     "split_group",
     "world_size",

@@ -57,6 +57,17 @@ def test_the_header_says_where_each_value_comes_from(
     ]
 
 
+def test_the_header_says_limits_of_groups_where_they_are_set(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS", "2.5")
+    lines = vdist_lines(pytester.runpytest("--vdist-backend=cpu", "--vdist-distributed-timeout-seconds=600"))
+    assert lines[-2:] == [
+        "limit of device groups 600 s [command line]",
+        "limit of CPU groups 2.5 s [VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS in the environment]",
+    ]
+
+
 def test_the_header_says_which_world_sizes_are_left_out_on_which_device(
     pytester: pytest.Pytester, twodev: None
 ) -> None:

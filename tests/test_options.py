@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_vdist.options import REFERENCE_VARIABLES, TABLE, Row, options_of
+from pytest_vdist.options import REFERENCE_VARIABLES, TABLE, GroupLimits, Row, options_of
 
 GIVEN = {
     "backend": ("cpu", "cpu"),
@@ -11,6 +11,8 @@ GIVEN = {
     "compile_modes": ("all", "all"),
     "world_sizes": ("2", "2"),
     "timeout": ("5", "5"),
+    "distributed_timeout_seconds": ("600", "600"),
+    "cpu_distributed_timeout_seconds": ("7.5", "7.5"),
 }
 
 
@@ -33,6 +35,7 @@ def test_without_any_setting_the_defaults_hold(pytester: pytest.Pytester) -> Non
     assert options.compile_modes == ("eager",)
     assert options.world_sizes == (1, 2, 3, 4)
     assert options.timeout == 60.0
+    assert options.limits == GroupLimits(None, None)
     assert set(options.sources.values()) == {"default"}
     assert not options.used
 
@@ -46,6 +49,8 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
             "--vdist-compile=eager,inductor",
             "--vdist-world-sizes=2, 4",
             "--vdist-timeout=2.5",
+            "--vdist-distributed-timeout-seconds=86400",
+            "--vdist-cpu-distributed-timeout-seconds=0.5",
         )
     )
     assert options.implementation.target == "pkg.mod:factory"
@@ -53,6 +58,7 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
     assert options.compile_modes == ("eager", "inductor")
     assert options.world_sizes == (2, 4)
     assert options.timeout == 2.5
+    assert options.limits == GroupLimits(86_400, 0.5)
     assert set(options.sources.values()) == {"command line"}
 
 
@@ -150,6 +156,24 @@ def test_a_bad_split_group_in_the_environment_asks_for_0_or_1(
 def test_a_bad_value_in_an_ini_file_names_the_file(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nvdist_timeout = -1")
     assert "got '-1' from the ini file tox.ini; pass --vdist-timeout=60" in usage_error(pytester)
+
+
+@pytest.mark.parametrize("given", ["0", "-3", "nan", "inf", "soon", "none", "", "86401", "0x10"])
+@pytest.mark.parametrize("kind", ["distributed", "cpu_distributed"])
+def test_a_limit_of_groups_that_cannot_hold_is_a_usage_error_that_says_why(
+    kind: str, given: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = f"--vdist-{kind.replace('_', '-')}-timeout-seconds"
+    variable = f"VDIST_{kind.upper()}_TIMEOUT_SECONDS"
+    must_be = "limit must be a number of seconds greater than 0 and at most 86400 (a day)"
+    advice = f"pass {flag}={'600' if kind == 'distributed' else '60'}"
+
+    on_command_line = usage_error(pytester, f"{flag}={given}")
+    monkeypatch.setenv(variable, given)
+    in_environment = usage_error(pytester)
+
+    assert on_command_line == f"ERROR: {must_be}, got {given!r} from the command line; {advice}"
+    assert in_environment == f"ERROR: {must_be}, got {given!r} from {variable} in the environment; {advice}"
 
 
 def test_an_unknown_variable_is_a_usage_error_with_the_nearest_and_all_known_ones(

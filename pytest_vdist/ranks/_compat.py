@@ -53,6 +53,18 @@ def concrete_backend(group: dist.ProcessGroup, device: torch.device) -> str:
     return f"{type(backend).__name__} {backend.name()}"
 
 
+def backend_timeout(group: dist.ProcessGroup, device: torch.device) -> float | None:
+    """Return the timeout in the options of the group's backend for `device`, in seconds.
+
+    torch 2.11 to 2.15: `Backend.options._timeout`; TORCH_DISTRIBUTED_DEBUG=DETAIL wraps backends. None where
+    a vendor's backend has no such options.
+    """
+    backend: Any = group._get_backend(device)
+    options = getattr(getattr(backend, "wrapped_pg", backend), "options", None)
+    timeout = getattr(options, "_timeout", None)
+    return None if timeout is None else float(timeout.total_seconds())
+
+
 def group_label(group: dist.ProcessGroup) -> str:
     """Return the group's description, or its name: `group_desc` is set by torch, its readers are private."""
     description = str(group.group_desc)

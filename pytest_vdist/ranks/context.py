@@ -23,6 +23,7 @@ class RankContext:
 
 
 _current: RankContext | None = None
+_limits: tuple[float | None, float | None] = (None, None)
 
 
 def current_rank() -> RankContext:
@@ -42,12 +43,22 @@ def current_rank() -> RankContext:
 def init_settings(init_method: str) -> InitSettings:
     """Return the settings with which an implementation makes a world of all ranks of this run.
 
-    `init_method` is where they meet, new for each world: `file://` and a path that does not exist yet.
+    `init_method` is where they meet, new for each world: `file://` and a path that does not exist yet. The
+    timeouts are those of the options.
     """
     from pytest_vdist.implementations.protocol import InitSettings  # noqa: PLC0415 - only worlds of a test's own
 
     here = current_rank()
-    return InitSettings(here.rank, here.world_size, here.local_rank, here.device.type, init_method)
+    timeout, cpu_timeout = _limits
+    return InitSettings(
+        here.rank,
+        here.world_size,
+        here.local_rank,
+        here.device.type,
+        init_method,
+        timeout=timeout,
+        cpu_timeout=cpu_timeout,
+    )
 
 
 def process_group_backend(group: dist.ProcessGroup | None = None) -> str:
@@ -65,6 +76,21 @@ def process_group_backend(group: dist.ProcessGroup | None = None) -> str:
         message = "there is no default process group in this rank: initialise it, or pass a group"
         raise ValueError(message)
     return concrete_backend(chosen, current_rank().device)
+
+
+def process_group_timeout(group: dist.ProcessGroup, device: torch.device) -> float | None:
+    """Return the limit, in seconds, that the group's backend for `device` has, without waiting for it.
+
+    None where the backend keeps it to itself. Raises RuntimeError where the group has no such backend.
+    """
+    from pytest_vdist.ranks._compat import backend_timeout  # noqa: PLC0415 - imports torch
+
+    return backend_timeout(group, device)
+
+
+def set_group_limits(timeout: float | None, cpu_timeout: float | None) -> None:
+    global _limits  # noqa: PLW0603 - a process is one rank
+    _limits = (timeout, cpu_timeout)
 
 
 def set_current_rank(context: RankContext | None) -> None:

@@ -19,8 +19,17 @@ _SAME_RANK_FIRST = 0.2  # for a rank that was just answered to ask again, before
 class Gathering:
     """Collects one reply from every rank."""
 
-    def __init__(self, ranks: Sequence[RankProcess], selector: selectors.BaseSelector, ask: Ask) -> None:
+    def __init__(
+        self,
+        ranks: Sequence[RankProcess],
+        selector: selectors.BaseSelector,
+        ask: Ask,
+        *,
+        to_the_end: bool = False,
+    ) -> None:
+        """With `to_the_end`, a failure of one rank does not shorten the time of the others."""
         self._ranks = ranks
+        self._to_the_end = to_the_end
         self._selector = selector
         self._ask = ask
         self.replies: dict[int, Reply] = {}
@@ -42,12 +51,14 @@ class Gathering:
         return True
 
     def wait(self, deadline: float) -> None:
-        """Return when complete, or at the deadline, or soon after the first failure.
+        """Return when complete, or at the deadline, or soon after the first failure unless `to_the_end`.
 
         The time in which somebody debugs a rank does not count.
         """
         while not self.complete:
-            limit = deadline if self._failed_at is None else min(deadline, self._failed_at + _GRACE)
+            limit = deadline
+            if self._failed_at is not None and not self._to_the_end:
+                limit = min(deadline, self._failed_at + _GRACE)
             ready = self._selector.select(max(0.0, limit - self._now()))
             if not ready:
                 return

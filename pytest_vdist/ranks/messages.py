@@ -16,13 +16,16 @@ class WorldSpec:
     """The process groups that a run finds in its ranks.
 
     With an `implementation`, that one makes the world; else torch's default process group is made over
-    `process_group_backend`; if that is None too, there is none.
+    `process_group_backend`; if that is None too, there is none. `timeout` and `cpu_timeout` are the limits
+    of device and CPU groups in seconds; None leaves them to the backend.
     """
 
     device_type: str
     process_group_backend: str | None = None
     implementation: ImplementationSpec | None = None
     split_group: bool = False
+    timeout: float | None = None
+    cpu_timeout: float | None = None
 
     @property
     def empty(self) -> bool:

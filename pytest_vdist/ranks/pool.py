@@ -18,6 +18,7 @@ from pytest_vdist.backends.leases import DeviceLeases
 from pytest_vdist.ranks import _compat, emission, wire
 from pytest_vdist.ranks.debugger import Ask
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, WorldSpec
+from pytest_vdist.ranks.outcomes import RankOutcome, outcomes_of
 from pytest_vdist.ranks.team import RankLostError, Result, Team
 from pytest_vdist.ranks.teams import Devices, WarmTeams, device_slots, warn_of_lost_ranks
 
@@ -85,6 +86,37 @@ class RankPool:
             )
         return self._conclude(result)
 
+    def outcomes(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        world: WorldSpec,
+        world_size: int,
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+    ) -> list[RankOutcome]:
+        """Run as `run` does, and return how each rank ended, failures among them.
+
+        Every rank has all of the `timeout`, also where others have failed.
+        """
+        self._check(world_size, timeout, env)
+        body = wire.dump_body(function, args, kwargs)
+        with self._leased(world_size) as devices:
+            result = self._execute(
+                body,
+                devices=devices,
+                world=world,
+                world_size=world_size,
+                timeout=timeout,
+                fresh=False,
+                env=env,
+                to_the_end=True,
+            )
+        _emit(result)
+        return outcomes_of(result)
+
     def _execute(
         self,
         body: bytes,
@@ -95,13 +127,15 @@ class RankPool:
         timeout: float,
         fresh: bool,
         env: Mapping[str, str] | None,
+        to_the_end: bool = False,
     ) -> Result:
         """Run on a team; on another one, if it turns out to have lost a rank before the run could begin."""
         while True:
             team = self._teams.start(world_size, devices) if fresh else self._teams.take(world_size, devices)
             started = time.monotonic()
             try:
-                result = team.execute(self._dispatch(team, world, body, env), timeout, self._ask)
+                run = self._dispatch(team, world, body, env)
+                result = team.execute(run, timeout, self._ask, to_the_end=to_the_end)
             except RankLostError as lost:
                 warn_of_lost_ranks(str(lost))
                 continue
@@ -179,14 +213,20 @@ class RankPool:
 
     def _conclude(self, result: Result) -> list[Any]:
         __tracebackhide__ = True
-        replies = [(rank, reply) for rank, reply in enumerate(result.replies) if reply is not None]
-        emission.emit_output(result.output)
-        emission.emit_warnings(replies)
-        emission.emit_log_records(replies)
+        replies = _emit(result)
         if result.failure is not None:
             raise result.failure
         _raise_agreed_outcome(replies[0][1])
         return [wire.load_result(reply.value) for _, reply in replies]
+
+
+def _emit(result: Result) -> list[tuple[int, Reply]]:
+    """Let output, warnings and log records of the ranks reach the test; return the replies by rank."""
+    replies = [(rank, reply) for rank, reply in enumerate(result.replies) if reply is not None]
+    emission.emit_output(result.output)
+    emission.emit_warnings(replies)
+    emission.emit_log_records(replies)
+    return replies
 
 
 def _raise_agreed_outcome(reply: Reply) -> None:

@@ -96,14 +96,15 @@ class Team:
         ended = {key.data.rank: key.data for key, _ in self._selector.select(0)}
         return [f"rank {rank}: {ended[rank].exit_text()}" for rank in sorted(ended)]
 
-    def execute(self, run: Run, timeout: float, ask: Ask) -> Result:
+    def execute(self, run: Run, timeout: float, ask: Ask, *, to_the_end: bool = False) -> Result:
         """Run on every rank and wait for all, at most `timeout` seconds. A failed team is killed already.
 
         Raises RankLostError if the run did not begin everywhere, so that it can be made on another team.
+        `to_the_end` gives ranks all of the time also where another one has failed.
         `ask` converses with a rank that is being debugged; the time that it takes does not count.
         """
         try:
-            result = self._execute(run, timeout, ask)
+            result = self._execute(run, timeout, ask, to_the_end=to_the_end)
         except BaseException:
             self.kill()
             raise
@@ -149,10 +150,10 @@ class Team:
             message = f"rank {missing[0].rank} of {self.world_size} could not be started: {what}"
             raise RanksUnavailableError(message, statuses)
 
-    def _execute(self, run: Run, timeout: float, ask: Ask) -> Result:
+    def _execute(self, run: Run, timeout: float, ask: Ask, *, to_the_end: bool) -> Result:
         deadline = time.monotonic() + timeout
         message = pickle.dumps(run, protocol=pickle.HIGHEST_PROTOCOL)
-        gathering = Gathering(self._ranks, self._selector, ask)
+        gathering = Gathering(self._ranks, self._selector, ask, to_the_end=to_the_end)
         for rank in self._ranks:
             if not gathering.send(rank, message):
                 raise RankLostError(f"rank {rank.rank}: {rank.exit_text()}")

@@ -7,11 +7,13 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
 from pytest_vdist.ranks import _compat
+from pytest_vdist.ranks.context import set_group_limits
 from pytest_vdist.ranks.messages import Traffic, WorldSpec
 
 if TYPE_CHECKING:
@@ -57,11 +59,12 @@ class World:
             return
         self.retire()
         self._serial, self._spec = serial, spec
+        set_group_limits(spec.timeout, spec.cpu_timeout)
         self._announce(master_port)
         if spec.implementation is not None:
             self._init_implementation(spec)
         elif spec.process_group_backend is not None:
-            self._init_torch(spec.process_group_backend)
+            self._init_torch(spec.process_group_backend, spec.timeout)
         self._note_groups()
 
     def retire(self) -> None:
@@ -113,10 +116,16 @@ class World:
             }
         )
 
-    def _init_torch(self, backend: str) -> None:
+    def _init_torch(self, backend: str, timeout: float | None) -> None:
         here = self._rendezvous
         store = _compat.PrefixStore(f"vdist/{self._serial}", self._store)
-        dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.world_size)
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=here.rank,
+            world_size=here.world_size,
+            timeout=None if timeout is None else timedelta(seconds=timeout),
+        )
 
     def _init_implementation(self, spec: WorldSpec) -> None:
         from pytest_vdist.implementations.protocol import InitSettings  # noqa: PLC0415 - only such worlds need it
@@ -130,6 +139,8 @@ class World:
                 local_rank=self._rendezvous.rank,
                 device_type=spec.device_type,
                 split_group=spec.split_group,
+                timeout=spec.timeout,
+                cpu_timeout=spec.cpu_timeout,
             )
         )
 

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch.distributed as dist
+
+from pytest_vdist import DistributedRun, OutcomesRun, current_rank, process_group_timeout
+
+
+def test_every_rank_ends_in_its_own_way_and_in_its_own_time(outcomes_run: OutcomesRun) -> None:
+    """A rank that raises, one that dies and one that is stopped do not shorten the time of the last one."""
+
+    def body() -> float:
+        here = current_rank().rank
+        if here == 1:
+            raise ValueError("on purpose")
+        if here == 2:
+            os._exit(3)
+        if here == 3:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        threading.Event().wait(1.5)  # three times as long as others have after a failure in a usual run
+        return time.monotonic()
+
+    outcomes = outcomes_run(body, world_size=4, timeout=6.0)
+
+    assert [(outcome.rank, outcome.state) for outcome in outcomes] == [
+        (0, "returned"),
+        (1, "raised"),
+        (2, "died"),
+        (3, "stuck"),
+    ]
+    returned, raised, died, stuck = outcomes
+    assert raised.reason == "ValueError: on purpose"
+    assert died.reason == "its process exited with code 3"
+    assert died.monotonic < returned.value - 0.5, "the rank had not all of its time"
+    assert stuck.value is None
+
+
+def test_ranks_that_all_return_serve_the_next_run(
+    outcomes_run: OutcomesRun, distributed_run: DistributedRun
+) -> None:
+    outcomes = outcomes_run(os.getpid, world_size=2)
+    assert [outcome.state for outcome in outcomes] == ["returned", "returned"]
+    assert distributed_run(os.getpid, init_process_group=False) == [outcome.value for outcome in outcomes]
+
+
+def test_the_run_after_a_lost_rank_has_new_ranks(
+    outcomes_run: OutcomesRun, distributed_run: DistributedRun
+) -> None:
+    def end() -> None:
+        os._exit(7)
+
+    before = [outcome.value for outcome in outcomes_run(os.getpid, world_size=2)]
+    assert [outcome.state for outcome in outcomes_run(end, world_size=2)] == ["died", "died"]
+    assert set(distributed_run(os.getpid)).isdisjoint(before)
+
+
+def test_outcomes_need_a_world_that_can_be(outcomes_run: OutcomesRun) -> None:
+    with pytest.raises(ValueError, match="world_size must be a whole number from 1"):
+        outcomes_run(os.getpid, world_size=0)
+
+
+def test_the_limit_of_a_group_can_be_read(distributed_run: DistributedRun) -> None:
+    def body() -> tuple[float | None, float | None]:
+        device = current_rank().device
+        group = dist.new_group(timeout=dist.constants.default_pg_timeout / 4)
+        assert dist.group.WORLD is not None
+        return process_group_timeout(dist.group.WORLD, device), process_group_timeout(group, device)
+
+    assert distributed_run(body) == [(1800.0, 450.0)] * 2
+
+
+def test_limits_of_the_options_reach_default_groups_coordinators_and_settings(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import torch, torch.distributed as dist
+        from pytest_vdist import current_rank, init_settings, process_group_timeout
+
+        CPU = torch.device("cpu")
+
+        def test_default_group(distributed_run):
+            assert distributed_run(lambda: process_group_timeout(dist.group.WORLD, CPU)) == [70.0] * 2
+
+        def test_coordinator(coordinator_run):
+            def body(group):
+                groups = group.device_group, group.cpu_group
+                return [process_group_timeout(each, CPU) for each in groups]
+
+            assert coordinator_run(body) == [[70.0, 7.5]] * 2
+
+        def test_settings(distributed_run):
+            def body():
+                settings = init_settings("file:///nowhere")
+                return settings.timeout, settings.cpu_timeout
+
+            assert distributed_run(body, init_process_group=False) == [(70.0, 7.5)] * 2
+        """
+    )
+    flags = ("--vdist-distributed-timeout-seconds=70", "--vdist-cpu-distributed-timeout-seconds=7.5")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", *flags)
+    result.assert_outcomes(passed=3)
