@@ -21,10 +21,12 @@ from .oracle import (
     reduce_scatterv,
     scattered,
 )
+from .probes import Accumulator, SumProbe, tree_text
 
 __all__ = [
     "ACCUMULATORS",
     "LAYOUTS",
+    "Accumulator",
     "Element",
     "ExactSum",
     "GuardedTensor",
@@ -33,6 +35,7 @@ __all__ = [
     "NumberFormat",
     "Observation",
     "SumBound",
+    "SumProbe",
     "accumulator_roundoff",
     "aliases",
     "all_gather",
@@ -65,4 +68,5 @@ __all__ = [
     "same_bits",
     "scattered",
     "sum_bound",
+    "tree_text",
 ]
