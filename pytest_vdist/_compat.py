@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import pytest
@@ -61,6 +61,17 @@ def interrupt_progress(reporter: Any, text: str) -> None:
     reporter.ensure_newline()
     reporter.write(text, flush=True)
     reporter.currentfspath = _SOMETHING
+
+
+def run_item(item: pytest.Item, after: pytest.Item | pytest.Session | None) -> list[pytest.TestReport]:
+    """Run a test with its set-up and tear-down, and report nothing.
+
+    What `after`, the next test or the session, is part of stays set up. pytest 8.3 to 9.2: no public function
+    runs an item without reporting it; the tear-down asks `nextitem` for its parents and itself only.
+    """
+    from _pytest.runner import runtestprotocol  # noqa: PLC0415 - private, so where it is used
+
+    return runtestprotocol(item, log=False, nextitem=cast("pytest.Item", after))
 
 
 def resume_progress(reporter: Any, item: pytest.Item) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from pytest_vdist import terminal
+from pytest_vdist import repeats, terminal
 from pytest_vdist.backends.registry import availability
+from pytest_vdist.mutation.control_run import stand_in_of
 from pytest_vdist.options import GroupLimits, options_of
 from pytest_vdist.run_log import run_log_of
 
@@ -189,14 +190,18 @@ def outcomes_run(backend: str, _rank_pools: Callable[[str], _Runner]) -> Outcome
 
 @pytest.fixture(scope="session")
 def coordinator_run(
-    backend: str, split_group: bool, implementation: ImplementationSpec, _rank_pools: Callable[[str], _Runner]
+    backend: str,
+    split_group: bool,
+    implementation: ImplementationSpec,
+    _rank_pools: Callable[[str], _Runner],
+    request: pytest.FixtureRequest,
 ) -> CoordinatorRun:
     """Run a function with the coordinator of the implementation under test; see `CoordinatorRun`."""
     from pytest_vdist.ranks.messages import WorldSpec  # noqa: PLC0415 - imports torch, which an unused plugin must not
     from pytest_vdist.ranks.world import call_with_coordinator  # noqa: PLC0415
 
     runner = _rank_pools(backend)
-    world = WorldSpec(runner.device.device_type, implementation=implementation, split_group=split_group)
+    device_type = runner.device.device_type
 
     def run(
         fn: Callable[..., Any],
@@ -209,6 +214,8 @@ def coordinator_run(
         **kwargs: Any,
     ) -> list[Any]:
         __tracebackhide__ = True
+        spec = stand_in_of(request.config) or implementation
+        world = WorldSpec(device_type, implementation=spec, split_group=split_group)
         return runner.run(
             call_with_coordinator,
             (fn, group_ranks, *args),
@@ -282,6 +289,7 @@ def _rank_pools(request: pytest.FixtureRequest) -> Iterator[Callable[[str], _Run
                 post_mortem=config.getoption("usepdb"),
             )
             runners[backend] = _Runner(pool, device, options.timeout, options.limits)
+            repeats.on_renewal(config, pool.close)
         return runners[backend]
 
     yield runner_of

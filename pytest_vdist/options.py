@@ -25,6 +25,7 @@ ALL_COMPILE_MODES = ("all",)
 MAX_WORLD_SIZE = 1024
 LONGEST_GROUP_TIMEOUT = 86_400
 UNSET = "none"
+MAX_REPEATS = 10_000
 VARIABLE_PREFIX = "VDIST_"
 # Variables that the reference implementation reads in the ranks.
 REFERENCE_VARIABLES = ("VDIST_SHARED_MEMORY",)
@@ -92,6 +93,19 @@ def _parse_timeout(text: str) -> float:
     if not (math.isfinite(seconds) and seconds > 0):
         raise BadValueError("timeout must be a number of seconds greater than 0", text)
     return seconds
+
+
+def _parse_times(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_REPEATS):
+        raise BadValueError(f"number of runs must be a whole number from 1 to {MAX_REPEATS}", text)
+    return int(text)
+
+
+def _parse_switch(text: str) -> bool:
+    values = {"off": False, "on": True}
+    if text not in values:
+        raise BadValueError("control mutants must be off or on", text)
+    return values[text]
 
 
 def _parse_group_timeout(text: str) -> float:
@@ -233,6 +247,26 @@ TABLE = (
         help="limit in seconds of operations on CPU groups, such as objects; none leaves it to the backend",
         parse=_parse_group_timeout,
     ),
+    Row(
+        name="verify",
+        flag="--vdist-verify",
+        variable="VDIST_VERIFY",
+        metavar="N",
+        default="1",
+        example="10",
+        help="run each test N times, half on the same ranks and half on fresh ones, and name the flaky ones",
+        parse=_parse_times,
+    ),
+    Row(
+        name="control",
+        flag="--vdist-control",
+        variable="VDIST_CONTROL",
+        metavar="off|on",
+        default="off",
+        example="on",
+        help="first run tests on three mutants of the implementation, which they must notice (exit code 15)",
+        parse=_parse_switch,
+    ),
 )
 KNOWN_VARIABLES = (*(row.variable for row in TABLE), *REFERENCE_VARIABLES, *SIMDEV_VARIABLES)
 
@@ -257,6 +291,8 @@ class Options:
     timeout: float
     distributed_timeout_seconds: float | None
     cpu_distributed_timeout_seconds: float | None
+    verify: int
+    control: bool
     sources: Mapping[str, str]
 
     @property

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from pytest_vdist import header, hooks, modes, options, property_tests, run_log, suite_items, terminal
+from pytest_vdist import (
+    header,
+    hooks,
+    modes,
+    options,
+    property_tests,
+    repeats,
+    run_log,
+    suite_items,
+    terminal,
+)
 from pytest_vdist.fixtures import (
     _rank_pools,
     capabilities,
@@ -19,6 +29,7 @@ from pytest_vdist.fixtures import (
     reduction_dtypes,
 )
 from pytest_vdist.modes import backend, compile_mode, split_group, world_size
+from pytest_vdist.mutation import control_run
 
 __all__ = [
     "_rank_pools",
@@ -54,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     options.configure(config)
     run_log.start(config)
+    config.pluginmanager.register(repeats.Record(config))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,6 +75,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         chosen = options.options_of(session.config)
         modes.refuse_what_is_missing(chosen)
         suite_items.refuse_suites_without_backend(chosen, suite_items.paths_asked_for(session.config))
+        control_run.refuse_several_processes(session.config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -91,6 +104,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     property_tests.lift_deadlines(items)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    if options.options_of(session.config).control and not session.config.option.collectonly:
+        control_run.run_controls(session)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    return repeats.run_repeatedly(item, nextitem) or None
+
+
 # First, because the report copies the test's properties.
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item) -> None:
@@ -102,8 +126,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> None:
 def pytest_report_teststatus(
     report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
 ) -> Generator[None, run_log.Status, run_log.Status]:
-    return run_log.with_runs((yield), report, config)
+    status = yield
+    return run_log.with_runs(repeats.status_of(report) or status, report, config)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in [*control_run.summary_lines(config), *repeats.summary_lines(config)]:
+        terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    code = repeats.exit_code(session.config, exitstatus)
+    session.exitstatus = control_run.exit_code(session.config, code)
     run_log.finish(session.config)

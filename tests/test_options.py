@@ -13,6 +13,8 @@ GIVEN = {
     "timeout": ("5", "5"),
     "distributed_timeout_seconds": ("600", "600"),
     "cpu_distributed_timeout_seconds": ("7.5", "7.5"),
+    "verify": ("2", "2"),
+    "control": ("on", "on"),
 }
 
 
@@ -36,6 +38,7 @@ def test_without_any_setting_the_defaults_hold(pytester: pytest.Pytester) -> Non
     assert options.world_sizes == (1, 2, 3, 4)
     assert options.timeout == 60.0
     assert options.limits == GroupLimits(None, None)
+    assert (options.verify, options.control) == (1, False)
     assert set(options.sources.values()) == {"default"}
     assert not options.used
 
@@ -51,6 +54,8 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
             "--vdist-timeout=2.5",
             "--vdist-distributed-timeout-seconds=86400",
             "--vdist-cpu-distributed-timeout-seconds=0.5",
+            "--vdist-verify=4",
+            "--vdist-control=on",
         )
     )
     assert options.implementation.target == "pkg.mod:factory"
@@ -59,6 +64,7 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
     assert options.world_sizes == (2, 4)
     assert options.timeout == 2.5
     assert options.limits == GroupLimits(86_400, 0.5)
+    assert (options.verify, options.control) == (4, True)
     assert set(options.sources.values()) == {"command line"}
 
 
@@ -117,6 +123,9 @@ def test_split_group_is_0_or_1_in_the_environment(
         ("--vdist-timeout=nan", "timeout must be a number of seconds greater than 0, got 'nan'"),
         ("--vdist-timeout=inf", "timeout must be a number of seconds greater than 0, got 'inf'"),
         ("--vdist-timeout=soon", "timeout must be a number of seconds greater than 0, got 'soon'"),
+        ("--vdist-verify=0", "number of runs must be a whole number from 1 to 10000, got '0'"),
+        ("--vdist-verify=10001", "number of runs must be a whole number from 1 to 10000, got '10001'"),
+        ("--vdist-control=yes", "control mutants must be off or on, got 'yes'"),
         ("--vdist-split-group=1", "subgroup creation must be off, on or both, got '1'"),
         (
             "--vdist-compile=fast",

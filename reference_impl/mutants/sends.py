@@ -51,17 +51,6 @@ def copies_of_views_are_used_again_too_early(patch: Patch) -> None:
         return handle
 
 
-@mutant(HANDLES, "VD-TD-008")
-def the_last_handle_of_a_receive_is_missing(patch: Patch) -> None:
-    """The last tensor may still be on its way when all handles were waited for."""
-
-    @patch.around(TensorDictChannel, "irecv")
-    def irecv(original: Original, self: TensorDictChannel, *args: Any, **kwargs: Any) -> Any:
-        received, handles, postprocess = original(self, *args, **kwargs)
-        vars(self).setdefault("_unseen", []).extend(handles[-1:])
-        return received, handles[:-1], postprocess
-
-
 @mutant(HANDLES, "VD-TD-008", "VD-TD-002")
 def receives_are_not_waited_for(patch: Patch) -> None:
     """The wait of a handle that receives returns at once, and another thread fills the tensor later."""

@@ -9,7 +9,6 @@ from typing import Any
 import torch.distributed as dist
 
 from .. import _compat, coordinator, environment, split_groups, subgroups  # noqa: TID252
-from ..new_groups import NewGroups  # noqa: TID252
 from ..ordered_group import OrderedGroup  # noqa: TID252
 from ..split_groups import SplitGroups  # noqa: TID252
 from ..subgroups import GroupPlan, Subgroups  # noqa: TID252
@@ -75,13 +74,20 @@ def device_groups_have_the_timeout_of_the_cpu(patch: Patch) -> None:
 
 
 @mutant(DEFECT, "VD-SPL-007")
-def later_groups_are_made_by_members_alone(patch: Patch) -> None:
-    """Only the members of a group call new_group, so ranks count their groups differently."""
+def ranks_must_hold_equally_many_groups(patch: Patch) -> None:
+    """Groups of the caller count too: where the ranks are in different numbers of them, no more are made."""
+    held: list[dist.ProcessGroup] = []
 
-    @patch.around(NewGroups, "cpu_group")
-    def cpu_group(original: Original, self: NewGroups, partition: Any, *args: Any) -> Any:
-        own = [ranks for ranks in partition if dist.get_rank() in ranks]
-        return original(self, own or partition, *args)
+    @patch.around(dist, "new_group")
+    def new_group(original: Original, *args: Any, **kwargs: Any) -> Any:
+        group = original(*args, **kwargs)
+        if isinstance(group, dist.ProcessGroup):
+            held.append(group)
+        return group
+
+    @patch.around(subgroups, "agree")
+    def agree(original: Original, plan: str, *args: Any) -> int:
+        return original(f"{plan} after {len(held)} groups", *args)
 
 
 @mutant(DEFECT, "VD-SPL-008")

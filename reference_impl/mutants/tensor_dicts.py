@@ -68,8 +68,13 @@ def empty_tensors_are_dropped(patch: Patch) -> None:
 
 @mutant(DEFECT, "VD-TD-003")
 def nested_values_arrive_as_text(patch: Patch) -> None:
-    """A list arrives as its text."""
-    sent_as(patch, lambda _, v: str(v) if isinstance(v, list) else v, keep=all_of_them)
+    """A dictionary that holds no tensors arrives as its text."""
+
+    def change(_: str, value: Any) -> Any:
+        plain = isinstance(value, dict) and not any(isinstance(each, Tensor) for each in value.values())
+        return str(value) if plain else value
+
+    sent_as(patch, change, keep=all_of_them)
 
 
 @mutant(DEFECT, "VD-TD-003")
