@@ -121,7 +121,10 @@ def seconds(group: Coordinator, index: int, size: int, repeats: int) -> tuple[fl
         device=group.device,
     )
     bare_group: dist.ProcessGroup = group.device_group  # type: ignore[attr-defined]
-    calls = (lambda: collective.bare(bare_group, x), lambda: collective.coordinated(group, x))
+    calls: tuple[Callable[[], torch.Tensor], ...] = (
+        lambda: collective.bare(bare_group, x),
+        lambda: collective.coordinated(group, x),
+    )
     rounds: tuple[list[float], list[float]] = ([], [])
     for _ in range(5):
         for call, seen in zip(calls, rounds, strict=True):
