@@ -58,6 +58,7 @@ class WorldSizes:
     min: int = 1
     max: int | None = None
     multiple_of: int = 1
+    largest_only: bool = False
 
     @property
     def smallest(self) -> int:
@@ -65,6 +66,11 @@ class WorldSizes:
 
     def allows(self, size: int) -> bool:
         return self.min <= size and (self.max is None or size <= self.max) and size % self.multiple_of == 0
+
+    def choose(self, selected: tuple[int, ...]) -> list[int]:
+        """Return those of the selected sizes to test with."""
+        sizes = [size for size in selected if self.allows(size)]
+        return [max(sizes)] if self.largest_only and sizes else sizes
 
     def __str__(self) -> str:
         bound = f">= {self.min}" if self.max is None else f"from {self.min} to {self.max}"
@@ -107,7 +113,7 @@ def _parametrize_world_size(metafunc: pytest.Metafunc, options: Options) -> None
     cases: list[object] = []
     for chosen in options.backends:
         selected = options.world_sizes_on(chosen)
-        sizes = [size for size in selected if wanted.allows(size)]
+        sizes = wanted.choose(selected)
         cases += [pytest.param(chosen.name, size, id=f"{chosen.name}-{size}") for size in sizes]
         if not sizes:
             cases.append(_not_run(chosen, wanted, selected))
@@ -132,7 +138,8 @@ def _wanted_world_sizes(metafunc: pytest.Metafunc) -> WorldSizes:
     try:
         wanted = WorldSizes(*marker.args, **marker.kwargs)
     except TypeError as error:
-        raise _bad_marker(metafunc, f"takes min, max and multiple_of by name: {error}") from None
+        problem = f"takes min, max, multiple_of and largest_only by name: {error}"
+        raise _bad_marker(metafunc, problem) from None
     for name, value in (("min", wanted.min), ("max", wanted.max), ("multiple_of", wanted.multiple_of)):
         if not (name == "max" and value is None) and (type(value) is not int or value < 1):
             raise _bad_marker(metafunc, f"{name} must be a whole number from 1, got {value!r}")

@@ -61,7 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
-        "vdist_world_size(min=1, max=None, multiple_of=1): the world sizes that the test can use",
+        "vdist_world_size(min=1, max=None, multiple_of=1, largest_only=False): "
+        "the world sizes that the test can use",
     )
     options.configure(config)
     run_log.start(config)

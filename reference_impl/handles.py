@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from .failures import CommunicationError
 from .objects import dump, header
 from .ordered_group import OrderedGroup
 
@@ -22,9 +23,13 @@ class Work(Protocol):
 class Handle:
     """One message in flight, with the buffers that it reads or fills."""
 
-    def __init__(self, works: Sequence[Work], buffers: Sequence[torch.Tensor]) -> None:
+    def __init__(
+        self, works: Sequence[Work], buffers: Sequence[torch.Tensor], operation: str = "wait"
+    ) -> None:
+        """Take what was started. `operation` is what errors call it."""
         self._works = list(works)
         self._buffers = list(buffers)
+        self._operation = operation
         self._error: Exception | None = None
 
     def wait(self) -> None:
@@ -35,6 +40,9 @@ class Handle:
         try:
             for work in works:
                 work.wait()
+        except CommunicationError as error:
+            self._error = error.during(self._operation)
+            raise self._error from error.__cause__
         except Exception as error:
             self._error = error
             raise
@@ -82,20 +90,22 @@ class PendingSends:
 
 def isend_tensor(group: OrderedGroup, flat: torch.Tensor, dst: int) -> Handle:
     """Start to send a 1-D tensor that is not empty, and that stays as it is until its handle is waited."""
-    return Handle([group.isend(flat, dst)], [flat])
+    return Handle([group.isend(flat, dst)], [flat], "isend_tensor_dict")
 
 
 def irecv_tensor(group: OrderedGroup, flat: torch.Tensor, src: int) -> Handle:
     """Start to fill a 1-D contiguous tensor that is not empty."""
-    return Handle([group.irecv(flat, src)], [flat])
+    return Handle([group.irecv(flat, src)], [flat], "irecv_tensor_dict")
 
 
 def isend_object(group: OrderedGroup, obj: object, dst: int) -> Handle:
     """Start to send a picklable object, as it is now. Raises TypeError, with nothing sent, for another."""
-    return isend_dumped(group, dump(obj), dst)
+    return isend_dumped(group, dump(obj), dst, "isend_object")
 
 
-def isend_dumped(group: OrderedGroup, data: torch.Tensor, dst: int) -> Handle:
+def isend_dumped(
+    group: OrderedGroup, data: torch.Tensor, dst: int, operation: str = "isend_tensor_dict"
+) -> Handle:
     """Start to send what `dump` made of an object."""
     size = header(data)
-    return Handle([group.isend(size, dst), group.isend(data, dst)], [size, data])
+    return Handle([group.isend(size, dst), group.isend(data, dst)], [size, data], operation)

@@ -95,7 +95,7 @@ def _refusal_for_suites(module: str, name: str) -> str:
 
 
 def is_public(name: str) -> bool:
-    if within(name, "pytest_vdist.judge") or within(name, "pytest_vdist.programs"):
+    if any(within(name, f"pytest_vdist.{package}") for package in ("faults", "judge", "programs")):
         return not any(part.startswith("_") for part in name.split("."))
     return name == "pytest_vdist" or name.removeprefix("pytest_vdist.") in pytest_vdist.__all__
 

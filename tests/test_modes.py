@@ -142,6 +142,19 @@ def test_a_test_that_no_selected_size_suits_stays_as_one_skipped_item(
     result.stdout.fnmatch_lines([f"SKIPPED * not run: needs {need}, selected 1, 2"])
 
 
+def test_a_costly_test_can_ask_for_the_largest_size_alone(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.vdist_world_size(min=2, max=3, largest_only=True)
+        def test_costly(world_size): ...
+        """
+    )
+    assert collected(pytester) == ["test_costly[cpu-3]"]
+    assert collected(pytester, "--vdist-world-sizes=1,2,4") == ["test_costly[cpu-2]"]
+
+
 def test_default_world_sizes_are_bounded_by_the_devices(pytester: pytest.Pytester, twodev: None) -> None:
     pytester.makepyfile("def test_sizes(world_size): ...")
     assert collected(pytester, "--vdist-backend=twodev") == ["test_sizes[twodev-1]", "test_sizes[twodev-2]"]
@@ -163,8 +176,8 @@ def test_a_world_size_without_the_devices_for_it_is_a_usage_error(
         ("max='4'", "max must be a whole number from 1, got '4'"),
         ("multiple_of=True", "multiple_of must be a whole number from 1, got True"),
         ("min=3, max=2", "no number of ranks is a world size from 3 to 2"),
-        ("4", "takes min, max and multiple_of by name: *"),
-        ("size=4", "takes min, max and multiple_of by name: *'size'*"),
+        ("4", "takes min, max, multiple_of and largest_only by name: *"),
+        ("size=4", "takes min, max, multiple_of and largest_only by name: *'size'*"),
     ],
 )
 def test_a_bad_marker_is_a_collection_error(marker: str, problem: str, pytester: pytest.Pytester) -> None:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     import torch
 
 
+DEVICE_FAILURES = ("error", "abort")
+DIFFERENCES = ("shape", "dtype", "operation", "root")
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What an implementation claims. Every claim is tested: what it lacks must refuse loudly.
@@ -22,6 +26,10 @@ class Capabilities:
     `group_name` (the `unique_name` of a coordinator), `world_size`, `rank_in_group`, `dim`, `sizes`, `src`.
     `reduction_dtypes` and `movement_dtypes` are names of torch dtypes; None means "what the device backend
     declares".
+    `device_failures` says how an operation of a device group ends that cannot finish: in an `"error"` that
+    the caller can catch, or with the process (`"abort"`), as a watchdog ends it.
+    `unchecked_calls` maps a difference between the calls of ranks that nobody notices (`"shape"`, `"dtype"`,
+    `"operation"`, `"root"`) to the reason; other differences end in an error, within the limit.
     """
 
     compile_modes: tuple[str, ...] = ("eager",)
@@ -30,6 +38,19 @@ class Capabilities:
     operators: Mapping[str, str] = field(default_factory=dict)
     reduction_dtypes: tuple[str, ...] | None = None
     movement_dtypes: tuple[str, ...] | None = None
+    device_failures: str = "error"
+    unchecked_calls: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.device_failures not in DEVICE_FAILURES:
+            raise ValueError(
+                f"device_failures must be one of {', '.join(DEVICE_FAILURES)}, got {self.device_failures!r}"
+            )
+        unknown = [name for name in self.unchecked_calls if name not in DIFFERENCES]
+        if unknown:
+            raise ValueError(
+                f"unchecked_calls names differences out of {', '.join(DIFFERENCES)}, got {unknown[0]!r}"
+            )
 
     def supports(self, feature: str) -> bool:
         return feature not in self.unsupported

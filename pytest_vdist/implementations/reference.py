@@ -28,6 +28,8 @@ class ReferenceImplementation:
             compile_modes=_COMPILE_MODES_ON_CUDA if device_type == "cuda" else _COMPILE_MODES,
             unsupported={} if obstacle is None else {"split_group": obstacle},
             operators=OPERATORS,
+            device_failures="abort" if device_type == "cuda" else "error",
+            unchecked_calls=_unchecked_calls(device_type),
         )
 
     def init(self, settings: InitSettings) -> None:
@@ -50,3 +52,13 @@ class ReferenceImplementation:
 
     def destroy(self) -> None:
         environment.destroy_distributed_environment()
+
+
+def _unchecked_calls(device_type: str) -> dict[str, str]:
+    """Say which differences between the calls of ranks torch's backends take for data."""
+    unnoticed = ("shape", "dtype", "operation", "root") if device_type == "cuda" else ("shape", "dtype")
+    reason = (
+        "torch.distributed does not compare what the ranks call: data of one call is taken for that of the "
+        "other, or a process is aborted; TORCH_DISTRIBUTED_DEBUG=DETAIL finds such calls"
+    )
+    return dict.fromkeys(unnoticed, reason)
