@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections import deque
 
 import torch
@@ -53,9 +54,11 @@ class Outbox:
 
     def __init__(self) -> None:
         """Make the arena. Raises OSError where the machine gives no memory or descriptor."""
-        self.descriptor: int | None = os.memfd_create("vdist-messages", os.MFD_CLOEXEC)
-        os.ftruncate(self.descriptor, ARENA_SIZE)
-        self._memory = map_arena(self.descriptor)
+        descriptor = os.memfd_create("vdist-messages", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, ARENA_SIZE)
+        self.descriptor: int | None = descriptor
+        self._close = weakref.finalize(self, os.close, descriptor)
+        self._memory = map_arena(descriptor)
         self.ring = Ring(ARENA_SIZE)
 
     def place(self, size: int) -> int | None:
@@ -66,9 +69,9 @@ class Outbox:
         return self._memory[start : start + size]
 
     def close(self) -> None:
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+        """Close the descriptor, which the receiver has a copy of; the memory stays mapped."""
+        self._close()
+        self.descriptor = None
 
 
 def map_arena(descriptor: int) -> torch.Tensor:

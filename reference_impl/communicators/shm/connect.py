@@ -66,6 +66,7 @@ class _Attempt:
         self._rank, self._size = group.rank_in_group, group.world_size
         self._group, self._name, self._deadline, self._stack = group, name, deadline, stack
         self._made: dict[int, Link] = {}
+        self._calls: dict[int, socket.socket] = {}
         self._descriptor: int | None = None
         self._own_process: int | None = None
         stack.callback(self._clear)
@@ -106,7 +107,7 @@ class _Attempt:
             group=self._name,
             global_ranks=self._group.ranks,
         )
-        self._made = {}
+        self._made, self._calls = {}, {}
         return None
 
     def _invitation(self) -> _Invitation:
@@ -129,7 +130,7 @@ class _Attempt:
 
     def _call(self, peer: int) -> None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._made[peer] = Link(connection, None)
+        self._calls[peer] = connection
         connection.settimeout(self._seconds())
         connection.connect(self._invitations[peer].address)
         gifts = [] if self._own_process is None else [self._own_process]
@@ -156,12 +157,12 @@ class _Attempt:
         socket.send_fds(connection, [b"!"], gifts)
 
     def _take_answer(self, peer: int) -> None:
-        link = self._made[peer]
-        link.connection.settimeout(self._seconds())
-        data, descriptors, _, _ = socket.recv_fds(link.connection, 1, 1)
+        connection = self._calls[peer]
+        connection.settimeout(self._seconds())
+        data, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
         if not data:
             raise OSError(f"rank {peer} has hung up")
-        link.process = descriptors[0] if descriptors else None
+        self._made[peer] = Link(connection, descriptors[0] if descriptors else None)
 
     def _seconds(self) -> float:
         """Return what is left; 0 would make a socket one that never waits."""
@@ -169,8 +170,11 @@ class _Attempt:
 
     def _clear(self) -> None:
         _close([one for one in (self._descriptor, self._own_process) if one is not None])
+        for peer, connection in self._calls.items():
+            if peer not in self._made:
+                connection.close()
         for link in self._made.values():
-            link.close(tell_peer=True)
+            link.close()
         if not self.keep and hasattr(self, "links"):
             self.links.close()
 

@@ -8,6 +8,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -48,6 +49,10 @@ class Link:
         self.at_end = False
         self._unread = b""
         self._descriptors: deque[int] = deque()
+        # A link that nobody refers to any more closes itself: descriptors are numbers, which do not.
+        self._close = weakref.finalize(
+            self, _close_link, connection, process, self.messages, self._descriptors, os.getpid()
+        )
 
     def read(self) -> None:
         """Take in all that has come, without waiting."""
@@ -65,18 +70,9 @@ class Link:
             if len(data) < _READ_SIZE and not descriptors:
                 return
 
-    def close(self, *, tell_peer: bool) -> None:
-        """Close all. A child of a fork must not `tell_peer`: the connection goes on being its parent's."""
-        if tell_peer:
-            with suppress(OSError):  # the peer may have ended it first
-                self.connection.shutdown(socket.SHUT_RDWR)
-        self.connection.close()
-        for descriptor in (self.process, *self._descriptors, *(one for _, one in self.messages)):
-            if descriptor is not None:
-                os.close(descriptor)
-        self.process = None
-        self._descriptors.clear()
-        self.messages.clear()
+    def close(self) -> None:
+        """Close all, which the peer sees; a second call does nothing."""
+        self._close()
 
     def _take(self, data: bytes) -> None:
         self._unread += data
@@ -93,6 +89,22 @@ class Link:
                 comes_with_one = record.kind is Kind.MESSAGE_IN_NEW_ARENA
                 self.messages.append((record, self._descriptors.popleft() if comes_with_one else None))
         self._unread = self._unread[whole:]
+
+
+def _close_link(
+    connection: socket.socket,
+    process: int | None,
+    messages: deque[tuple[Record, int | None]],
+    descriptors: deque[int],
+    owner: int,
+) -> None:
+    if os.getpid() == owner:  # in the child of a fork, the connection goes on being its parent's
+        with suppress(OSError):  # the peer may have ended it first
+            connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+    for descriptor in (process, *descriptors, *(one for _, one in messages)):
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 class Links:
@@ -115,7 +127,6 @@ class Links:
         self._group = group
         self._global_ranks = list(global_ranks)
         self._lock = threading.RLock()
-        self._owner = os.getpid()
         self._gone: set[int] = set()
         self._watch = select.epoll()
         self._watched: dict[int, int] = {}
@@ -218,7 +229,7 @@ class Links:
             self.broken = self.broken or f"group {self._group!r} is destroyed: make a new coordinator"
             self._watch.close()
             for link in self._links.values():
-                link.close(tell_peer=os.getpid() == self._owner)
+                link.close()
             self._links.clear()
 
     # ---- helpers ----

@@ -65,7 +65,7 @@ def segment_size(world_size: int) -> int:
 
 def create(world_size: int) -> int:
     """Return the descriptor of new memory of the right size; it has no name and goes with its last user."""
-    descriptor = os.memfd_create("vdist", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("vdist-group", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, segment_size(world_size))
     return descriptor
 
