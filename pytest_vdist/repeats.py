@@ -84,7 +84,7 @@ class Record:
         if report.failed and text is None:
             self._failed.append(report.nodeid)
         elif report.failed:
-            self._flaky[report.nodeid] = str(text)
+            self._flaky[report.nodeid] = f"{text}\n{report.longreprtext}"
 
 
 def status_of(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
@@ -101,5 +101,5 @@ def exit_code(config: pytest.Config, code: int) -> int:
 
 
 def summary_lines(config: pytest.Config) -> list[str]:
-    """Return a line for each flaky test."""
+    """Say, for each flaky test, in which runs it failed, and how the first of them did."""
     return [f"FLAKY {nodeid}: {text}" for nodeid, text in config.stash[_FLAKY].items()]

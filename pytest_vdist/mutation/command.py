@@ -14,7 +14,7 @@ from pytest_vdist.certificate.requirements import Level, RequirementsError, regi
 from pytest_vdist.mutation import reports
 from pytest_vdist.mutation.results import Fate, Result
 from pytest_vdist.mutation.runner import MutationError, run_mutants
-from pytest_vdist.mutation.traceability import EQUIVALENT
+from pytest_vdist.mutation.traceability import WITHOUT_MUTANT
 from pytest_vdist.reference_impl.mutants import MUTANTS, Mutant
 
 OK, INTERNAL_ERROR, USAGE_ERROR, SCORE_TOO_LOW = 0, 3, 4, 15
@@ -95,7 +95,7 @@ def _run(mutants: Sequence[Mutant], backends: Sequence[str], arguments: argparse
     musts = [id_ for id_, entry in registry().requirements.items() if entry.level is Level.MUST]
     summary = reports.Summary.of(
         results,
-        [id_ for id_ in musts if id_ not in EQUIVALENT] if everything else [],
+        [id_ for id_ in musts if id_ not in WITHOUT_MUTANT] if everything else [],
         [m.name for m in mutants if not any(m.fits(backend) for backend in backends)],
         time.monotonic() - start,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -17,6 +17,7 @@ from pytest_vdist.suite_items import REQUIREMENT_MARKER, SUITES
 
 _FACTORIES = "pytest_vdist.mutation.implementations"
 _MESSAGE_LENGTH = 200
+_TIMEOUT_OF_REFERENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def run_mutant(name: str, settings: Settings) -> Result:
 def failing_on_the_reference(tests: Iterable[str], settings: Settings, *, like: str) -> list[str]:
     """Return those of the tests that fail on the reference as it is, in the modes of the mutant `like`."""
     watch = _Control(set(tests))
-    arguments = _arguments(MUTANTS[like], settings, "reference")
+    patient = replace(settings, timeout=max(settings.timeout, _TIMEOUT_OF_REFERENCE))
+    arguments = _arguments(MUTANTS[like], patient, "reference")
     pytest.main([*arguments, str(SUITES)], plugins=[watch])
     return sorted(watch.failed | (watch.wanted - watch.finished))
 
@@ -74,7 +76,7 @@ def _arguments(mutant: Mutant, settings: Settings, implementation: str) -> list[
         "no:cacheprovider",
         f"--vdist-backend={settings.backend}",
         f"--vdist-impl={implementation}",
-        f"--vdist-timeout={settings.timeout}",
+        f"--vdist-timeout={max(settings.timeout, mutant.timeout)}",
         f"--vdist-split-group={'on' if mutant.split_group else 'off'}",
         f"--vdist-compile={mutant.compile_mode}",
     ]

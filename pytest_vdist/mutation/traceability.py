@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pytest_vdist.certificate.requirements import Level, Requirement
 from pytest_vdist.reference_impl.mutants import Mutant
 
-EQUIVALENT: Mapping[str, str] = {}
+WITHOUT_MUTANT: Mapping[str, str] = {}
 """Requirements for which there can be no mutant of the reference, and why not."""
 
 
@@ -17,7 +17,7 @@ def without_mutant(requirements: Mapping[str, Requirement], mutants: Iterable[Mu
     return [
         id_
         for id_, requirement in requirements.items()
-        if requirement.level is Level.MUST and id_ not in named and id_ not in EQUIVALENT
+        if requirement.level is Level.MUST and id_ not in named and id_ not in WITHOUT_MUTANT
     ]
 
 

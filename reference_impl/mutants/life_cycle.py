@@ -123,7 +123,7 @@ def destroying_the_world_twice_is_an_error(patch: Patch) -> None:
         original()
 
 
-@mutant(LEAKS, "VD-INIT-009", issue="https://github.com/NVIDIA/Megatron-LM/issues/6897")
+@mutant(LEAKS, "VD-INIT-009", timeout=60.0, issue="https://github.com/NVIDIA/Megatron-LM/issues/6897")
 def destroyed_groups_are_kept(patch: Patch) -> None:
     """Somebody goes on referring to process groups that were destroyed."""
     kept: list[Any] = []
@@ -134,7 +134,7 @@ def destroyed_groups_are_kept(patch: Patch) -> None:
         original(self)
 
 
-@mutant(LEAKS, "VD-INIT-009")
+@mutant(LEAKS, "VD-INIT-009", timeout=60.0)
 def each_world_leaves_a_file_open(patch: Patch) -> None:
     """Each destruction leaves one more open file."""
 
@@ -144,7 +144,7 @@ def each_world_leaves_a_file_open(patch: Patch) -> None:
         original()
 
 
-@mutant(LEAKS, "VD-INIT-009")
+@mutant(LEAKS, "VD-INIT-009", timeout=60.0)
 def each_world_leaves_a_thread_running(patch: Patch) -> None:
     """Each destruction leaves one more thread."""
 

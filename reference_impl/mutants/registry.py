@@ -20,7 +20,8 @@ class Mutant:
 
     `summary` says what is wrong, `defect` names its class, `kills` the requirements whose tests must notice,
     `issue` where the field has met it. `world_size` is the smallest world that shows it. It needs one of
-    `devices` (none: any), subgroups by split_group if `split_group`, and `compile_mode`.
+    `devices` (none: any), subgroups by split_group if `split_group`, and `compile_mode`. `timeout` is the
+    shortest deadline in seconds that leaves the tests which must notice it the time that they need.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Mutant:
     devices: tuple[str, ...] = ()
     split_group: bool = False
     compile_mode: str = "eager"
+    timeout: float = 0.0
 
     def fits(self, device: str) -> bool:
         return not self.devices or device in self.devices

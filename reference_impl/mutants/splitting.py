@@ -110,7 +110,7 @@ def unbound_default_groups_are_split(patch: Patch) -> None:
         return None
 
 
-@mutant(DEFECT, "VD-SPL-010")
+@mutant(DEFECT, "VD-SPL-010", devices=("cpu",))
 def split_group_is_replaced_where_it_is_missing(patch: Patch) -> None:
     """Asked for split_group on a device that cannot, groups are made by new_group without a word."""
 
