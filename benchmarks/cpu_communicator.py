@@ -15,7 +15,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -108,22 +107,22 @@ def measure(plan: Sequence[Measurement]) -> list[dict[str, list[float]]]:
     """Take the seconds of each call of this rank, by way, for every measurement of the plan."""
     world = IMPLEMENTATION.load()
     world.init(init_settings("env://"))
-    groups = {}
+    groups: dict[str, Any] = {}
     for way in WAYS:
         os.environ["VDIST_SHARED_MEMORY"] = str(int(way == "shared memory"))
         groups[way] = world.coordinator([list(range(current_rank().world_size))], name="everyone")
-        if groups[way].device_communicator.supports_tensor_dict != (way == "shared memory"):
-            raise RuntimeError(f"not over {way}: {groups[way].device_communicator.shared_memory_obstacle}")
+        communicator = groups[way].device_communicator
+        if communicator.supports_tensor_dict != (way == "shared memory"):
+            raise RuntimeError(f"not over {way}: {communicator.shared_memory_obstacle}")
     found = []
     for each in plan:
         tensor = torch.ones(max(each.size // 4, 1))
-        call = partial(OPERATIONS[each.operation], tensor=tensor)
         seconds: dict[str, list[float]] = {way: [] for way in WAYS}
         for _ in range(each.rounds + 1):
             for way, group in groups.items():
                 groups["shared memory"].barrier()
                 start = time.perf_counter()
-                result = call(group)
+                result = OPERATIONS[each.operation](group, tensor)
                 seconds[way].append(time.perf_counter() - start)
                 del result
         found.append({way: values[1:] for way, values in seconds.items()})

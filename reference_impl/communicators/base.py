@@ -67,7 +67,7 @@ class DeviceCommunicatorBase:
     def all_gather(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """Return every rank's tensor, concatenated along `dim` in rank order."""
         rows = self._members.all_gather(as_wire(input_))
-        return _concatenate(rows, input_, dim)
+        return concatenate(rows, input_, dim)
 
     def all_gatherv(
         self, input_: torch.Tensor | list[torch.Tensor], dim: int = 0, sizes: Sequence[int] | None = None
@@ -110,7 +110,7 @@ class DeviceCommunicatorBase:
     def gather(self, input_: torch.Tensor, dst: int = 0, dim: int = -1) -> torch.Tensor | None:
         """Return every rank's tensor, concatenated along `dim` in rank order, at `dst`; None elsewhere."""
         rows = self._members.gather(as_wire(input_), dst)
-        return None if rows is None else _concatenate(rows, input_, dim)
+        return None if rows is None else concatenate(rows, input_, dim)
 
     def broadcast(self, tensor: torch.Tensor, src: int = 0) -> torch.Tensor:
         """Overwrite `tensor`, of any strides, with that of `src`, and return it."""
@@ -171,7 +171,7 @@ def _no_tensor_dicts(communicator: str, operation: str) -> str:
     )
 
 
-def _concatenate(rows: torch.Tensor, like: torch.Tensor, dim: int) -> torch.Tensor:
+def concatenate(rows: torch.Tensor, like: torch.Tensor, dim: int) -> torch.Tensor:
     """Join the tensors of every rank, each of the dtype and shape of `like`, along `dim`."""
     stacked = from_wire(rows, like.dtype, (rows.shape[0], *like.shape))
     shape = list(like.shape)
