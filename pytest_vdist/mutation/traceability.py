@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pytest_vdist.certificate.requirements import Level, Requirement
 from pytest_vdist.reference_impl.mutants import Mutant
 
-WITHOUT_MUTANT: Mapping[str, str] = {}
+WITHOUT_MUTANT: Mapping[str, str] = {
+    "VD-CMP-012": "the tests call torch.distributed itself: no line of an implementation runs in them",
+}
 """Requirements for which there can be no mutant of the reference, and why not."""
 
 

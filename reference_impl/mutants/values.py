@@ -140,6 +140,21 @@ def sums_that_round_lose_three_more_bits(patch: Patch) -> None:
         return torch.where(rounds, (result.view(torch.int32) & ~7).view(torch.float32), result)
 
 
+@mutant(DEFECT, "VD-NUM-001", world_size=3)
+def long_sums_have_a_narrow_accumulator(patch: Patch) -> None:
+    """Partial sums of many elements of float32 are rounded to bfloat16."""
+
+    @patch.around(GroupCoordinator, "all_reduce")
+    def all_reduce(original: Original, self: GroupCoordinator, input_: Tensor) -> Tensor:
+        if input_.dtype != torch.float32 or input_.numel() < 1000 or self.world_size == 1:
+            return original(self, input_)
+        rows = self.all_gather(input_.reshape(1, -1), dim=0)
+        total = rows[0]
+        for row in rows[1:]:
+            total = (total + row).to(torch.bfloat16).to(torch.float32)
+        return total.view(input_.shape)
+
+
 @mutant(DEFECT, "VD-AR-009", "VD-AR-001", world_size=3)
 def inputs_are_scaled_before_the_sum(patch: Patch) -> None:
     """Each rank divides by the world size, and the sum is multiplied by it, as an average by presumming."""
