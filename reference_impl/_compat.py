@@ -57,6 +57,16 @@ def default_store() -> Any:
     return distributed_c10d._get_default_store()
 
 
+def begin_names_again() -> None:
+    """Let torch name groups from the beginning, where the default group could not be made.
+
+    torch 2.11 to 2.15 count groups in `_world.group_count`, which a failed `init_process_group` has raised.
+    In the next one the ranks would meet under different names, and wait for each other.
+    """
+    if not dist.is_initialized():
+        distributed_c10d._world.group_count = 0
+
+
 @contextmanager
 def unbound_default_group() -> Iterator[None]:
     """Let `new_group` make a CPU group beside a default group that is bound to a device.

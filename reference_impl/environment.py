@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from . import envs, names, split_groups
+from . import _compat, envs, names, split_groups
 from .coordinator import GroupCoordinator
 from .platform import local_device, resolve_device_type, select_device, torch_device_type
 
@@ -146,7 +146,8 @@ def _make_default_group(
         dist.init_process_group(
             init_method=init_method, timeout=timeout, world_size=world_size, rank=rank, **settings
         )
-    except dist.DistError as error:
+    except RuntimeError as error:
+        _compat.begin_names_again()
         limit = "the backend's own limit" if timeout is None else f"{timeout.total_seconds():g} s"
         raise RuntimeError(
             f"init_process_group failed on rank {rank} of {world_size}, limit {limit} (timeout): {error}; "

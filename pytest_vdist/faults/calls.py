@@ -75,7 +75,7 @@ def _all_gatherv(group: Coordinator, sizes: list[int] | None) -> Any:
 
 def _reduce_scatterv(group: Coordinator) -> Any:
     sizes = _sizes(group.world_size)
-    chunk: torch.Tensor = group.reduce_scatterv(_own(group, sum(sizes)), dim=0, sizes=sizes)  # type: ignore[attr-defined]
+    chunk: torch.Tensor = group.reduce_scatterv(_own(group, sum(sizes)), dim=0, sizes=sizes)
     return chunk.tolist()
 
 
