@@ -152,4 +152,5 @@ class OrderedGroup:
 
 
 def _reorder(rows: torch.Tensor, order: list[int]) -> torch.Tensor:
-    return rows if order == sorted(order) else rows[order]
+    """Permute rows, without an index tensor: a CUDA graph cannot hold its copy to the device."""
+    return rows if order == sorted(order) else torch.stack([rows[row] for row in order])
