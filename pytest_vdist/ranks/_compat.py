@@ -154,14 +154,17 @@ def quick_submodule_search() -> Iterator[None]:
 
 
 def _imported_submodules(code: types.CodeType, dependencies: Iterable[object]) -> list[types.ModuleType]:
-    """Return the imported submodules of these packages whose path consists of names that `code` uses."""
+    """Return the imported submodules of these packages whose path consists of names that `code` uses.
+
+    Only plain modules can be pickled. Others, such as torch.ops, are made when their package is imported.
+    """
     packages = [x.__name__ for x in dependencies if isinstance(x, types.ModuleType) and x.__package__]
     found: dict[str, types.ModuleType] = {}
     while packages:
         prefix = packages.pop()
         for name in code.co_names:
             path = f"{prefix}.{name}"
-            if path in sys.modules and path not in found:
+            if type(sys.modules.get(path)) is types.ModuleType and path not in found:
                 found[path] = sys.modules[path]
                 packages.append(path)
     return list(found.values())
