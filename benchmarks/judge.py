@@ -4,9 +4,10 @@ python benchmarks/judge.py [--world-sizes 2,4,8] [--elements 4096] [--seeds 7,8,
 
 Sums of all ranks are simulated with one defect each and shown to four checks: one as in torch's distributed
 tests (the same number everywhere, assert_close), one as in nccl-tests (random integers with one exponent,
-mixed signs, equal bits), one as in the OSU benchmarks (numbers by position, alike on all ranks, distance below
-one), and the judge of this project. A defect that leaves every sum as it was, under all inputs used, does
-nothing at that world size and is left out.
+mixed signs, equal bits), one as in the OSU benchmarks (numbers by position, alike on all ranks, distance
+below one), and the judge of this project, to which an fp32 accumulator is declared. A defect that leaves every
+sum as it was, under all inputs used, does nothing at that world size and is left out. An exact sum of fp32
+that is cut off, not rounded, lies within what that accumulator may be off: no judge of values can object.
 """
 
 from __future__ import annotations
@@ -266,7 +267,7 @@ def notices(check: Callable[[Sum, Setting], bool], defect: Sum, settings: Sequen
 
 
 def measure(settings: Sequence[Setting]) -> tuple[list[str], dict[str, list[str]], list[str]]:
-    """Return the defects that do something, those that each check notices, and checks that reject right sums."""
+    """Return the defects that do something, which each check notices, and the checks that reject right sums."""
     alive = [defect for defect in DEFECTS if any(does_something(defect, setting) for setting in settings)]
     noticed = {
         name: [defect.__name__ for defect in alive if notices(check, defect, settings)]
@@ -286,9 +287,8 @@ def main() -> None:
     parser.add_argument("--elements", type=int, default=4096)
     parser.add_argument("--seeds", type=numbers, default=[7, 8, 9])
     chosen = parser.parse_args()
-    print(
-        f"{'dtype':6} {'ranks':>5}  " + "  ".join(f"{name:>12}" for name in CHECKS) + "  missed by the judge"
-    )
+    heads = "  ".join(f"{name:>12}" for name in CHECKS)
+    print(f"{'dtype':6} {'ranks':>5}  {heads}  missed by the judge")
     for name, dtype in FORMATS.items():
         for size in chosen.world_sizes:
             settings = [Setting(size, dtype, chosen.elements, seed) for seed in chosen.seeds]
