@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,19 @@ import torch
 import torch.distributed as dist
 
 from pytest_vdist import DistributedRun, RankDiedError, current_rank
+from pytest_vdist.reference_impl.communicators.base import DeviceCommunicatorBase
 from pytest_vdist.reference_impl.communicators.cpu import CpuCommunicator
 from pytest_vdist.reference_impl.communicators.shm import arena, links, segment
+from pytest_vdist.reference_impl.communicators.shm.records import (
+    Call,
+    Kind,
+    Operation,
+    Record,
+    arrival,
+    pack,
+)
 from pytest_vdist.reference_impl.coordinator import GroupCoordinator
+from pytest_vdist.reference_impl.platform import register_communicator
 
 ENVIRONMENT = {"VDIST_SHARED_MEMORY": "1"}
 SHORT, LONG = 1.0, 60.0
@@ -196,6 +207,39 @@ def test_a_communicator_without_a_way_of_its_own_says_which_to_take(distributed_
     distributed_run(body, env={"VDIST_SHARED_MEMORY": "0"})
 
 
+def test_a_communicator_that_has_never_heard_of_tensor_dicts_is_served_by_torch(
+    distributed_run: DistributedRun,
+) -> None:
+    class Plain:
+        """A vendor's communicator of old: the methods of the protocol that this test needs, and no others."""
+
+        def __init__(self, **groups: Any) -> None:
+            self._base = DeviceCommunicatorBase(**groups)
+
+        def all_reduce(self, input_: Tensor) -> Tensor:
+            return self._base.all_reduce(input_)
+
+        def destroy(self) -> None:
+            self._base.destroy()
+
+    def body() -> dict[str, Any] | None:
+        register_communicator("cpu", Plain)  # type: ignore[arg-type]
+        group = coordinator()
+        sent = {
+            "none": None,
+            "nested": {"columns": torch.arange(6.0).view(2, 3).t()},
+            "empty": torch.empty(0, 2),
+        }
+        received = group.broadcast_tensor_dict(sent if group.rank_in_group == 1 else None, 1)
+        group.isend_tensor_dict(sent)
+        assert str(group.recv_tensor_dict()) == str(received)
+        group.barrier()
+        return received
+
+    received, sent = distributed_run(body, env=ENVIRONMENT, fresh=True)
+    assert str(received) == str(sent)
+
+
 # ---- waits that end ----
 
 
@@ -301,6 +345,9 @@ def test_a_rank_that_has_done_its_part_may_go(distributed_run: DistributedRun) -
         dist.barrier()
         if group.rank_in_group == 2:
             return []
+        shared = communicator_of(group)._shared
+        assert shared is not None
+        assert {shared.segment.completed(rank) for rank in range(3)} == {1}
         last = group.recv_tensor_dict(2) if group.rank_in_group == 0 else None
         between = group.rank_in_group
         if between == 0:
@@ -421,31 +468,55 @@ def test_a_ring_hands_out_what_is_free_and_nothing_else() -> None:
 
 
 def test_a_reader_gets_whole_records_however_they_arrive() -> None:
-    """Records that come in pieces, and descriptors that come with some of them, keep together."""
-    import socket  # noqa: PLC0415 - this test alone speaks to a link
-
-    from pytest_vdist.reference_impl.communicators.shm.records import Kind, Record, pack  # noqa: PLC0415
-
+    """Records that come in pieces keep together, and descriptors stay with the records they came with."""
     sender, receiver = socket.socketpair()
     receiver.setblocking(False)
     link = links.Link(receiver, None)
-    data = pack(Record(Kind.MESSAGE, number=7)) + pack(Record(Kind.RELEASED))
-    for byte in data[:-3]:
+    for byte in pack(Record(Kind.MESSAGE, number=7)) + pack(Record(Kind.RELEASED))[:5]:
         sender.send(bytes([byte]))
         link.read()
-    sender.send(data[-3:])
+    sender.send(pack(Record(Kind.RELEASED))[5:] + pack(Record(Kind.MESSAGE, number=8)))
     read_end, write_end = os.pipe()
-    socket.send_fds(sender, [pack(Record(Kind.MESSAGE_IN_NEW_ARENA, number=8))], [read_end])
-    sender.send(pack(Record(Kind.MESSAGE, number=9)))
+    socket.send_fds(sender, [pack(Record(Kind.MESSAGE_IN_NEW_ARENA, number=9))], [read_end])
+    sender.send(pack(Record(Kind.MESSAGE, number=10)))
     for descriptor in (read_end, write_end):
         os.close(descriptor)
     link.read()
     link.read()
-    assert [(record.number, descriptor is None) for record, descriptor in link.messages] == [
-        (7, True),
+    assert [(record.number, descriptor is not None) for record, descriptor in link.messages] == [
+        (7, False),
         (8, False),
         (9, True),
+        (10, False),
     ]
     assert link.released == 1
     link.close()
     sender.close()
+
+
+def test_a_rank_that_was_through_a_step_is_missed_in_the_next() -> None:
+    """While this rank waits in step 1 for rank 1, rank 2 goes: it may have been through, or not."""
+    for was_through in (True, False):
+        pairs = [socket.socketpair() for _ in range(2)]
+        (first, _), (second, _) = [(theirs, ours) for ours, theirs in pairs]
+
+        def has_completed(rank: int, step: int, *, through: bool = was_through, to: Any = first) -> bool:
+            to.send(arrival(Call(Operation.BARRIER), step))  # rank 1 comes after the look at rank 2
+            return through and step == 1
+
+        group = links.Links(
+            {rank: links.Link(ours, None) for rank, (ours, _) in enumerate(pairs, 1)},
+            rank=0,
+            has_completed=has_completed,
+            group="tp",
+            global_ranks=[0, 1, 2],
+        )
+        second.close()
+        if was_through:
+            assert group.arrival(1, 1, links.Deadline(LONG)).number == 1
+        with pytest.raises(links.GroupBrokenError, match=r"rank 2 of group 'tp' \(global rank 2\) is gone"):
+            group.arrival(1, 2, links.Deadline(LONG))
+        with pytest.raises(links.GroupBrokenError, match="rank 2"):
+            group.arrive(1, b"", 3, links.Deadline(LONG))
+        group.close()
+        first.close()
