@@ -5,9 +5,9 @@ python benchmarks/judge.py [--world-sizes 2,4,8] [--elements 4096] [--seeds 7,8,
 Sums of all ranks are simulated with one defect each and shown to four checks: one as in torch's distributed
 tests (the same number everywhere, assert_close), one as in nccl-tests (random integers with one exponent,
 mixed signs, equal bits), one as in the OSU benchmarks (numbers by position, alike on all ranks, distance
-below one), and the judge of this project, to which an fp32 accumulator is declared. A defect that leaves every
-sum as it was, under all inputs used, does nothing at that world size and is left out. An exact sum of fp32
-that is cut off, not rounded, lies within what that accumulator may be off: no judge of values can object.
+below one), and the judge of this project, to which an fp32 accumulator is declared. A defect that leaves
+every sum as it was, under all inputs used, does nothing at that world size and is left out. An exact sum of
+fp32 that is cut off, not rounded, is as near as that accumulator promises: no judge of values can object.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def notices(check: Callable[[Sum, Setting], bool], defect: Sum, settings: Sequen
 
 
 def measure(settings: Sequence[Setting]) -> tuple[list[str], dict[str, list[str]], list[str]]:
-    """Return the defects that do something, which each check notices, and the checks that reject right sums."""
+    """Return the defects that do something, which each check notices, and checks that reject right sums."""
     alive = [defect for defect in DEFECTS if any(does_something(defect, setting) for setting in settings)]
     noticed = {
         name: [defect.__name__ for defect in alive if notices(check, defect, settings)]
