@@ -120,7 +120,8 @@ def sizes_are_compiled_in(patch: Patch) -> None:
 @mutant(DEFECT, "VD-CMP-007", compile_mode="aot_eager")
 def sums_break_the_graph(patch: Patch) -> None:
     """The call of the operator is kept out of compiled code."""
-    patch.value(Operators, "all_reduce", torch.compiler.disable(Operators.all_reduce))
+    disable: Any = torch.compiler.disable
+    patch.value(Operators, "all_reduce", disable(Operators.all_reduce))
 
 
 @mutant(DEFECT, "VD-CMP-008", compile_mode="aot_eager")

@@ -80,7 +80,7 @@ def in_wide_tree(rows: Rows) -> Tensor:
 
 
 def by_recursive_doubling(rows: Rows) -> Tensor:
-    """Add ranks whose numbers differ in the highest bit, then in the next; first those beyond a power of 2."""
+    """Add ranks whose numbers differ in the highest bit, then in the next; those beyond first."""
     power = 1 << (len(rows).bit_length() - 1)
     level = [row.clone() for row in rows[:power]]
     for at, row in enumerate(rows[power:]):
