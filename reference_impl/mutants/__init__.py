@@ -22,6 +22,7 @@ from . import (
     sends,
     splitting,
     tensor_dicts,
+    timeouts,
     values,
 )
 from .registry import MUTANTS, Mutant, MutantDoesNotApplyError, apply
@@ -46,5 +47,6 @@ __all__ = [
     "sends",
     "splitting",
     "tensor_dicts",
+    "timeouts",
     "values",
 ]
