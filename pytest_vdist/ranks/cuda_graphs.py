@@ -10,6 +10,7 @@ import torch
 
 from pytest_vdist.ranks import _compat
 
+_DEVICE_TYPE = "cuda"
 _WARM_UPS = 2
 _Stream: Any = torch.cuda.Stream  # torch has no types for it
 
@@ -31,7 +32,7 @@ class CudaGraphs:
 
     def __call__(self, *args: Any) -> Any:
         for number, tensor in enumerate(args):
-            if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cuda":
+            if not isinstance(tensor, torch.Tensor) or tensor.device.type != _DEVICE_TYPE:
                 kind = tensor.device if isinstance(tensor, torch.Tensor) else type(tensor).__name__
                 raise TypeError(
                     f"a CUDA graph takes tensors on a CUDA device, and argument {number} is {kind}; "
