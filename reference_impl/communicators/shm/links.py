@@ -32,10 +32,6 @@ class Deadline:
         return math.inf if self._end is None else self._end - time.monotonic()
 
 
-class GroupBrokenError(RuntimeError):
-    """Raised where the ranks of a group can no longer go on together, and by every later operation."""
-
-
 class Link:
     """One peer: its socket, what came from it and was not asked for yet, and its process."""
 
@@ -141,7 +137,7 @@ class Links:
     # ---- collectives ----
 
     def arrive(self, peer: int, data: bytes, step: int, deadline: Deadline) -> None:
-        """Tell `peer` that this rank has come to `step`."""
+        """Tell `peer` that this rank has come to `step`. Raises RuntimeError as `arrival` does."""
         self._require_whole()
         if not self._send(peer, data, (), deadline):
             self._require_nobody_missing(step, peer)
@@ -149,7 +145,7 @@ class Links:
     def arrival(self, peer: int, step: int, deadline: Deadline) -> Record:
         """Wait until `peer` comes to `step`.
 
-        Raises GroupBrokenError, on all ranks that wait, where any rank of the group is gone before it was
+        Raises RuntimeError, on all ranks that wait, where any rank of the group is gone before it was
         through this step, and at the deadline.
         """
         link = self._links[peer]
@@ -211,7 +207,7 @@ class Links:
 
     # ---- the end ----
 
-    def break_off(self, reason: Operation, culprit: int, text: str) -> GroupBrokenError:
+    def break_off(self, reason: Operation, culprit: int, text: str) -> RuntimeError:
         """Give the group up, tell all others why, and return the error to raise."""
         with self._lock:
             self.broken = self.broken or text
@@ -222,7 +218,7 @@ class Links:
                         link.connection.send(record)
                     with suppress(OSError):
                         link.connection.shutdown(socket.SHUT_RDWR)
-            return GroupBrokenError(self.broken)
+            return RuntimeError(self.broken)
 
     def close(self) -> None:
         with self._lock:
@@ -289,7 +285,7 @@ class Links:
             if not self._has_completed(peer, step):
                 raise self._departure(peer)
 
-    def _departure(self, peer: int) -> GroupBrokenError:
+    def _departure(self, peer: int) -> RuntimeError:
         link = self._links[peer]
         link.read()
         told = link.failure
@@ -317,7 +313,7 @@ class Links:
 
     def _require_whole(self) -> None:
         if self.broken is not None:
-            raise GroupBrokenError(self.broken)
+            raise RuntimeError(self.broken)
 
     def _name(self, peer: int) -> str:
         return f"rank {peer} of group {self._group!r} (global rank {self._global_ranks[peer]})"

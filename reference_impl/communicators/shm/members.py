@@ -50,7 +50,7 @@ class SharedMemory:
         """Wait until every rank has come here; what each wrote before, all can read afterwards.
 
         In round k each rank tells the one 2^k places on (Hensgen, Finkel and Manber, "Two algorithms for
-        barrier synchronization", 1988). Raises GroupBrokenError, on all ranks, where they are in different
+        barrier synchronization", 1988). Raises RuntimeError, on all ranks, where they are in different
         collectives, where one is gone, and after `timeout` seconds.
         """
         deadline = Deadline(timeout)

@@ -10,7 +10,7 @@ import torch
 PAGE = 4096
 TOKEN_SIZE = 16
 _LINE = 64  # bytes of a cache line: each rank's counter has one of its own
-_LARGEST_SLOT = 4 << 20
+LARGEST_SLOT = 4 << 20
 _ROW = 16 << 20
 
 
@@ -55,7 +55,7 @@ class Segment:
 
 def slot_size(world_size: int) -> int:
     """Count the bytes of a slot: smaller where there are many ranks."""
-    return min(_LARGEST_SLOT, _ROW // world_size // PAGE * PAGE)
+    return min(LARGEST_SLOT, _ROW // world_size // PAGE * PAGE)
 
 
 def segment_size(world_size: int) -> int:
