@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch._dynamo.device_interface import CpuInterface, register_interface_for_device
+from torch._inductor import config
 from torch._inductor.codegen import wrapper
 from torch._inductor.codegen.common import DeviceOpOverrides, register_device_op_overrides
 from torch._inductor.codegen.cpp import CppScheduling as Scheduling
@@ -68,6 +69,9 @@ class _Interface(CpuInterface):
         return False
 
 
+# torch 2.13 reindexes loops on all devices but "cpu", in a way that its code for the CPU does not know.
+if hasattr(config, "loop_reindexing_after_fusion"):
+    config.loop_reindexing_after_fusion = False
 register_device_op_overrides(_DEVICE_TYPE, _Overrides())
 for _name in (_DEVICE_TYPE, *(f"{_DEVICE_TYPE}:{index}" for index in range(device_count()))):
     register_interface_for_device(_name, _Interface)
