@@ -107,6 +107,7 @@ def test_broadcast(coordinator_run: CoordinatorRun, compile_mode: str, world_siz
     run_all(coordinator_run, BROADCAST, compile_mode, world_size)
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")
 @pytest.mark.vdist_requirement("VD-CMP-004", "VD-CMP-007")
 def test_gather(coordinator_run: CoordinatorRun, compile_mode: str, world_size: int) -> None:
     """One rank has all parts, the others None, and the rest of the function is right on all of them."""
