@@ -129,7 +129,8 @@ def _isend_object(group: Coordinator, peer: int) -> Any:
 
 
 def _dictionary(group: Coordinator) -> dict[str, Any]:
-    return {"tensor": _own(group), "number": group.rank_in_group}
+    """Return data on the CPU: tensors on the device would obey the limit of the device."""
+    return {"tensor": torch.tensor(value_of(group.rank_in_group)), "number": group.rank_in_group}
 
 
 def _plain(dictionary: dict[str, Any] | None) -> Any:

@@ -1,9 +1,9 @@
-"""The table of a fault: how soon each call ended on each survivor, kept with the report of the test."""
+"""The table of a fault: how soon each call ended on each rank, kept with the report of the test."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from pytest_vdist.faults.waits import Ended
 
@@ -11,20 +11,19 @@ PROPERTY = "vdist.faults"
 
 
 class Recorder:
-    """Collects rows (fault, call, rank, seconds, how it ended) and writes each to the report as it comes."""
+    """Writes rows (fault, call, rank, seconds, how it ended) to the properties of a test, as they come.
 
-    def __init__(self, record_property: Callable[[str, object], None]) -> None:
-        self._record = record_property
+    JUnit files have them; `benchmarks/fault_table.py` makes a table of one. Seconds are null for a call that
+    did not end.
+    """
+
+    def __init__(self, user_properties: list[tuple[str, object]]) -> None:
+        self._properties = user_properties
 
     def add(self, fault: str, rank: int, ended: Iterable[Ended]) -> None:
         """Add the calls of a rank."""
         rows = [[fault, each.name, rank, _seconds(each), _ending(each)] for each in ended]
-        self._record(PROPERTY, json.dumps(rows))
-
-
-def recorder(record_property: Callable[[str, object], None]) -> Recorder:
-    """Return a recorder for the test whose fixture `record_property` is given."""
-    return Recorder(record_property)
+        self._properties.append((PROPERTY, json.dumps(rows)))
 
 
 def _seconds(ended: Ended) -> float | None:

@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_vdist.ranks.outcomes import RankOutcome
 
 _INSIDE = 0.1  # seconds after which threads that were started are in their calls
+_AFTER_WATCHDOG = 3.0  # seconds beyond its limit in which a watchdog has ended a process
 
 
 @dataclass(frozen=True)
@@ -146,15 +146,13 @@ def lose_a_rank(scene: Scene, fault: str) -> Lived:
 
 def _fail(stage: Stage, fault: str, makes: Sequence[tuple[str, Callable[[], Any]]]) -> Lived:
     if fault == "killed":
-        for _, make in makes:
-            threading.Thread(target=make, daemon=True).start()
-        threading.Event().wait(_INSIDE)
+        attempt_together(makes, stage.here.device, _INSIDE)
         os.kill(os.getpid(), signal.SIGKILL)
     stage.meeting.await_ranks("waiting", stage.survivors)
     if fault == "exits":
         os._exit(7)
     # Survivors wake this process; where they do not survive, nobody else would.
-    seconds = stage.scene.limit.latest if stage.scene.again else stage.scene.limit.seconds + 3.0
+    seconds = stage.scene.limit.latest if stage.scene.again else stage.scene.limit.seconds + _AFTER_WATCHDOG
     subprocess.Popen(["sh", "-c", f"sleep {seconds:g}; kill -CONT {os.getpid()}"])  # noqa: S603, S607
     os.kill(os.getpid(), signal.SIGSTOP)
     if stage.scene.again:
@@ -170,11 +168,15 @@ def differ(scene: Scene, faults: Sequence[str]) -> dict[str, Lived]:
     """
     stage = Stage(scene)
     parts = {fault: _parts(stage, fault) for fault in faults}
-    stage.meeting.gather("ready", stage.everyone)
+    pids = stage.meeting.gather("ready", stage.everyone, str(os.getpid()))
     at_once = [(f"{fault}/{name}", make) for fault, (make_now, _) in parts.items() for name, make in make_now]
     ended = stage.attempt(at_once)
-    stage.meeting.gather("given up", stage.everyone)
+    if scene.again:
+        stage.meeting.gather("given up", stage.everyone)
     late = [(f"{fault}/{name}", make) for fault, (_, make_late) in parts.items() for name, make in make_late]
+    if late and not scene.again:
+        for rank in stage.survivors:
+            _await_end(int(pids[rank]), scene.limit.seconds + _AFTER_WATCHDOG)
     ended += stage.attempt(late) if late else ()
     again = stage.begin_again(stage.everyone)
     by_fault: dict[str, list[Ended]] = {fault: [] for fault in faults}
@@ -209,7 +211,7 @@ def _parts(stage: Stage, fault: str) -> tuple[Makes, Makes]:
             (call.name, partial(call.make, groups[call.name], _root(call, fault, peer)[1])) for call in calls
         ], []
     if elsewhere is not None:
-        two = [call_named(name) for name in ("all_reduce", "barrier") if name in stage.scene.calls]
+        two = [call_named(name) for name in ("all_reduce", "barrier") if name in stage.scene.calls] or calls
         return [(call.name, partial(call.make, elsewhere, peer)) for call in two], []
     assert fault == "operation", f"there is no fault {fault!r}"
     others = {call.name: other_call(call) for call in calls}
@@ -251,14 +253,14 @@ def _destroy(groups: Iterable[Coordinator]) -> None:
         group.destroy()
 
 
-def _await_end(pid: int) -> None:
-    """Wait until another process has ended."""
+def _await_end(pid: int, seconds: float = 30.0) -> None:
+    """Wait until another process has ended, or as long as it may take."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        select.select([descriptor], [], [], 30.0)
+        select.select([descriptor], [], [], seconds)
     finally:
         os.close(descriptor)
 

@@ -9,13 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pytest_vdist import Capabilities, ImplementationSpec, OutcomesRun, current_rank
 from pytest_vdist.faults.calls import CALLS, CPU_LIMIT, call_named, calls_under
-from pytest_vdist.faults.record import recorder
+from pytest_vdist.faults.record import Recorder
 from pytest_vdist.faults.scene import Lived, Scene, Stage
 from pytest_vdist.faults.verdicts import survivor_problem
 from pytest_vdist.faults.waits import Limit
@@ -113,7 +112,7 @@ def test_where_the_network_goes_away_both_ranks_get_errors_in_time(  # noqa: PLR
     tmp_path: Path,
     world_size: int,
     split_group: bool,
-    record_property: Any,
+    request: pytest.FixtureRequest,
 ) -> None:
     """With the interface down every call ends in an error within the limit; with it up a new world works."""
     calls = calls_under(CPU_LIMIT) if capabilities.device_failures == "abort" else CALLS
@@ -123,7 +122,7 @@ def test_where_the_network_goes_away_both_ranks_get_errors_in_time(  # noqa: PLR
     outcomes = outcomes_run(
         lose_the_network, scene, namespaces, world_size=world_size, timeout=DEADLINE, env=interfaces
     )
-    table, problems = recorder(record_property), []
+    table, problems = Recorder(request.node.user_properties), []
     for outcome in outcomes:
         assert outcome.state == "returned", outcome
         lived: Lived = outcome.value

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_vdist import Capabilities, CoordinatorRun, ImplementationSpec, OutcomesRun, RankOutcome
 from pytest_vdist.faults.calls import CALLS, CPU_LIMIT, BlockingCall, call_named, calls_under
-from pytest_vdist.faults.record import Recorder, recorder
+from pytest_vdist.faults.record import Recorder
 from pytest_vdist.faults.scene import Scene, end_of, lose_a_rank
 from pytest_vdist.faults.verdicts import survivor_problem
 from pytest_vdist.faults.waits import Ended, Limit
@@ -27,7 +27,7 @@ FAULTS = {
 # Where a failing device operation ends the process, each takes ranks of its own: some for each fault.
 ALONE = {
     "exits": ("all_gather",),
-    "killed": ("all_reduce", "reduce_scatter", "broadcast", "gather", "recv"),
+    "killed": ("all_reduce", "broadcast", "recv"),
     "stopped": ("reduce_scatterv",),
 }
 
@@ -45,10 +45,10 @@ def test_the_survivors_of_a_lost_rank_get_errors_in_time(  # noqa: PLR0917 - fix
     world_size: int,
     split_group: bool,
     fault: str,
-    record_property: Any,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Every call on every survivor ends in an error within the limit; a world without the lost rank works."""
-    table = recorder(record_property)
+    table = Recorder(request.node.user_properties)
     abort = capabilities.device_failures == "abort"
     calls = calls_under(CPU_LIMIT) if abort else CALLS
     peer = world_size - 1

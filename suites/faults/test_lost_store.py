@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from pytest_vdist import ImplementationSpec, OutcomesRun, current_rank, init_settings
 from pytest_vdist.faults.meeting import Meeting
-from pytest_vdist.faults.record import recorder
+from pytest_vdist.faults.record import Recorder
 from pytest_vdist.faults.waits import TYPED_ERRORS, Ended, Limit, attempt
 
 LIMIT = Limit(2.0, slack=5.0)  # as for lost ranks
@@ -94,7 +94,7 @@ def test_where_the_store_is_gone_new_groups_are_refused_in_time(  # noqa: PLR091
     tmp_path: Path,
     world_size: int,
     split_group: bool,
-    record_property: Any,
+    request: pytest.FixtureRequest,
 ) -> None:
     """New groups end in an error, sums in a group that lives are right or an error, and a new world works."""
     outcomes = outcomes_run(
@@ -102,7 +102,7 @@ def test_where_the_store_is_gone_new_groups_are_refused_in_time(  # noqa: PLR091
     )
     survivors = [rank for rank in range(world_size) if rank != HOST]
     assert (outcomes[HOST].state, outcomes[HOST].reason) == ("died", "killed by SIGKILL")
-    table = recorder(record_property)
+    table = Recorder(request.node.user_properties)
     for rank in survivors:
         assert outcomes[rank].state == "returned", outcomes[rank]
         seen: Seen = outcomes[rank].value
