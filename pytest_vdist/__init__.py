@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_vdist.fixtures import CoordinatorRun, DistributedRun, OutcomesRun
     from pytest_vdist.implementations.protocol import Capabilities, Coordinator, Implementation, InitSettings
     from pytest_vdist.implementations.spec import ImplementationSpec
+    from pytest_vdist.program_run import ProgramFailedError, ProgramRun, ProgramSearch
     from pytest_vdist.ranks.compilation import CompiledFunction, compiled
     from pytest_vdist.ranks.context import (
         RankContext,
@@ -46,6 +47,9 @@ _HOMES = {
     "ImplementationSpec": "implementations.spec",
     "InitSettings": "implementations.protocol",
     "OutcomesRun": "fixtures",
+    "ProgramFailedError": "program_run",
+    "ProgramRun": "program_run",
+    "ProgramSearch": "program_run",
     "RankContext": "ranks.context",
     "RankDiedError": "ranks.failures",
     "RankOutcome": "ranks.outcomes",
@@ -74,6 +78,9 @@ __all__ = [
     "ImplementationSpec",
     "InitSettings",
     "OutcomesRun",
+    "ProgramFailedError",
+    "ProgramRun",
+    "ProgramSearch",
     "RankContext",
     "RankDiedError",
     "RankOutcome",

@@ -11,7 +11,7 @@ import pytest
 from pytest_vdist import repeats, terminal
 from pytest_vdist.backends.registry import availability
 from pytest_vdist.mutation.control_run import stand_in_of
-from pytest_vdist.options import GroupLimits, options_of
+from pytest_vdist.options import EFFORTS, GroupLimits, options_of
 from pytest_vdist.run_log import run_log_of
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pytest_vdist.backends.base import DeviceBackend
     from pytest_vdist.implementations.protocol import Capabilities
     from pytest_vdist.implementations.spec import ImplementationSpec
+    from pytest_vdist.program_run import ProgramRun, ProgramSearch
+    from pytest_vdist.programs.drawing import Scope
     from pytest_vdist.ranks.messages import WorldSpec
     from pytest_vdist.ranks.outcomes import RankOutcome
     from pytest_vdist.ranks.pool import RankPool
@@ -226,6 +228,69 @@ def coordinator_run(
             fresh=False,
             env=env,
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def program_run(
+    backend: str,
+    split_group: bool,
+    implementation: ImplementationSpec,
+    coordinator_run: CoordinatorRun,
+    request: pytest.FixtureRequest,
+) -> ProgramRun:
+    """Run a multi-rank program and compare what every rank gets with the oracle; see `ProgramRun`."""
+    import hypothesis  # noqa: PLC0415 - an unused plugin must not import it
+
+    from pytest_vdist.program_run import ProgramRun  # noqa: PLC0415
+    from pytest_vdist.programs.script import Setting  # noqa: PLC0415
+
+    options = options_of(request.config)
+    device = options.backend_named(backend)
+    accumulate = implementation.load().capabilities(device.device_type).accumulate
+    setting = Setting(implementation.target, device.device_type, device.rank_setup, split_group, accumulate)
+    return ProgramRun(coordinator_run, setting, options.timeout, hypothesis.reject)
+
+
+@pytest.fixture(scope="session")
+def program_scope(
+    reduction_dtypes: list[torch.dtype], movement_dtypes: list[torch.dtype], capabilities: Capabilities
+) -> Callable[[int], Scope]:
+    """Give the scope of programs that implementation and device declare, for a world size."""
+    from pytest_vdist.judge import dtype_name  # noqa: PLC0415 - imports torch, which an unused plugin must not
+    from pytest_vdist.programs.drawing import Scope  # noqa: PLC0415
+
+    def scope(world_size: int) -> Scope:
+        return Scope(
+            world_size,
+            tuple(map(dtype_name, reduction_dtypes)),
+            tuple(map(dtype_name, movement_dtypes)),
+            tuple(capabilities.unsupported),
+        )
+
+    return scope
+
+
+@pytest.fixture(scope="session")
+def program_search(
+    program_run: ProgramRun, program_scope: Callable[[int], Scope], request: pytest.FixtureRequest
+) -> ProgramSearch:
+    """Run random programs, as many as --vdist-effort says, until one fails; see `ProgramSearch`."""
+    from pytest_vdist.program_run import search  # noqa: PLC0415 - imports hypothesis, which an unused plugin must not
+    from pytest_vdist.programs.model import Program  # noqa: PLC0415
+
+    options = options_of(request.config)
+
+    def run(*, world_size: int) -> None:
+        __tracebackhide__ = True
+        if options.replay is None:
+            search(program_run, program_scope(world_size), EFFORTS[options.effort], options.seed)
+            return
+        program = Program.from_json(options.replay)
+        if program.world_size != world_size:
+            pytest.skip(f"not run: the program of --vdist-replay is one of {program.world_size} ranks")
+        program_run(program)
 
     return run
 

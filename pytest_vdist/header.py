@@ -22,6 +22,10 @@ def header_lines(options: Options) -> list[str]:
         *_world_size_lines(options),
         f"vdist: deadline of a run {options.timeout:g} s{_origin(options, 'timeout')}",
         *_limit_lines(options),
+        (
+            f"vdist: random programs {options.effort}{_origin(options, 'effort')}, "
+            f"seed {options.seed}{_origin(options, 'seed')}"
+        ),
     ]
 
 

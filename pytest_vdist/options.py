@@ -26,6 +26,9 @@ MAX_WORLD_SIZE = 1024
 LONGEST_GROUP_TIMEOUT = 86_400
 UNSET = "none"
 MAX_REPEATS = 10_000
+EFFORTS = {"smoke": 60, "default": 500, "certify": 10_000}
+"""Random programs for each world size."""
+LARGEST_SEED = 2**32 - 1
 VARIABLE_PREFIX = "VDIST_"
 # Variables that the reference implementation reads in the ranks.
 REFERENCE_VARIABLES = ("VDIST_SHARED_MEMORY",)
@@ -106,6 +109,28 @@ def _parse_switch(text: str) -> bool:
     if text not in values:
         raise BadValueError("control mutants must be off or on", text)
     return values[text]
+
+
+def _parse_effort(text: str) -> str:
+    if text not in EFFORTS:
+        raise BadValueError(f"effort must be one of {', '.join(EFFORTS)}", text)
+    return text
+
+
+def _parse_seed(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= LARGEST_SEED):
+        raise BadValueError(f"seed must be a whole number from 0 to {LARGEST_SEED}", text)
+    return int(text)
+
+
+def _parse_replay(text: str) -> str:
+    """Return the text of the program."""
+    if text.lstrip().startswith("{"):
+        return text
+    if not os.path.isfile(text):
+        raise BadValueError("program must be a file that is there, or text that begins with {", text)
+    with open(text, encoding="utf-8") as file:
+        return file.read()
 
 
 def _parse_group_timeout(text: str) -> float:
@@ -267,6 +292,36 @@ TABLE = (
         help="first run tests on three mutants of the implementation, which they must notice (exit code 15)",
         parse=_parse_switch,
     ),
+    Row(
+        name="effort",
+        flag="--vdist-effort",
+        variable="VDIST_EFFORT",
+        metavar="smoke|default|certify",
+        default="smoke",
+        example="default",
+        help="how many random programs the suites run for each world size: smoke, default or certify",
+        parse=_parse_effort,
+    ),
+    Row(
+        name="seed",
+        flag="--vdist-seed",
+        variable="VDIST_SEED",
+        metavar="N",
+        default="0",
+        example="1",
+        help="random programs are the same ones for the same seed",
+        parse=_parse_seed,
+    ),
+    Row(
+        name="replay",
+        flag="--vdist-replay",
+        variable="VDIST_REPLAY",
+        metavar="PROGRAM",
+        default="none",
+        example="{...}",
+        help="run this program instead of random ones: a file, or the text that a failure shows",
+        parse=_parse_replay,
+    ),
 )
 KNOWN_VARIABLES = (*(row.variable for row in TABLE), *REFERENCE_VARIABLES, *SIMDEV_VARIABLES)
 
@@ -293,6 +348,9 @@ class Options:
     cpu_distributed_timeout_seconds: float | None
     verify: int
     control: bool
+    effort: str
+    seed: int
+    replay: str | None
     sources: Mapping[str, str]
 
     @property

@@ -26,6 +26,9 @@ from pytest_vdist.fixtures import (
     implementation,
     movement_dtypes,
     outcomes_run,
+    program_run,
+    program_scope,
+    program_search,
     reduction_dtypes,
 )
 from pytest_vdist.modes import backend, compile_mode, split_group, world_size
@@ -41,6 +44,9 @@ __all__ = [
     "implementation",
     "movement_dtypes",
     "outcomes_run",
+    "program_run",
+    "program_scope",
+    "program_search",
     "reduction_dtypes",
     "split_group",
     "world_size",

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_vdist import _compat
 
-_RUNNERS = frozenset({"distributed_run", "coordinator_run"})
+_RUNNERS = frozenset({"distributed_run", "coordinator_run", "program_run"})
 
 
 def lift_deadlines(items: Iterable[pytest.Item]) -> None:

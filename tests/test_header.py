@@ -41,6 +41,7 @@ def test_the_header_names_all_that_decides_what_is_tested(pytester: pytest.Pytes
         "compile eager",
         "world sizes 1, 2, 3, 4",
         "deadline of a run 60 s",
+        "random programs smoke, seed 0",
     ]
 
 
@@ -51,7 +52,7 @@ def test_the_header_says_where_each_value_comes_from(
     monkeypatch.setenv("VDIST_WORLD_SIZES", "2")
     lines = vdist_lines(pytester.runpytest("--vdist-backend=cpu"))
     assert lines[0].endswith(" [command line]")
-    assert lines[-2:] == [
+    assert lines[-3:-1] == [
         "world sizes 2 [VDIST_WORLD_SIZES in the environment]",
         "deadline of a run 7.5 s [ini file tox.ini]",
     ]
@@ -62,7 +63,7 @@ def test_the_header_says_limits_of_groups_where_they_are_set(
 ) -> None:
     monkeypatch.setenv("VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS", "2.5")
     lines = vdist_lines(pytester.runpytest("--vdist-backend=cpu", "--vdist-distributed-timeout-seconds=600"))
-    assert lines[-2:] == [
+    assert lines[-3:-1] == [
         "limit of device groups 600 s [command line]",
         "limit of CPU groups 2.5 s [VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS in the environment]",
     ]

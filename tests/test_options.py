@@ -13,6 +13,9 @@ GIVEN = {
     "timeout": ("5", "5"),
     "distributed_timeout_seconds": ("600", "600"),
     "cpu_distributed_timeout_seconds": ("7.5", "7.5"),
+    "effort": ("default", "default"),
+    "seed": ("7", "7"),
+    "replay": ("{}", "{}"),
     "verify": ("2", "2"),
     "control": ("on", "on"),
 }
@@ -39,6 +42,7 @@ def test_without_any_setting_the_defaults_hold(pytester: pytest.Pytester) -> Non
     assert options.timeout == 60.0
     assert options.limits == GroupLimits(None, None)
     assert (options.verify, options.control) == (1, False)
+    assert (options.effort, options.seed, options.replay) == ("smoke", 0, None)
     assert set(options.sources.values()) == {"default"}
     assert not options.used
 
@@ -56,6 +60,9 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
             "--vdist-cpu-distributed-timeout-seconds=0.5",
             "--vdist-verify=4",
             "--vdist-control=on",
+            "--vdist-effort=certify",
+            "--vdist-seed=4294967295",
+            '--vdist-replay={"world_size": 2}',
         )
     )
     assert options.implementation.target == "pkg.mod:factory"
@@ -65,6 +72,8 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
     assert options.timeout == 2.5
     assert options.limits == GroupLimits(86_400, 0.5)
     assert (options.verify, options.control) == (4, True)
+    assert (options.effort, options.seed) == ("certify", 2**32 - 1)
+    assert options.replay == '{"world_size": 2}'
     assert set(options.sources.values()) == {"command line"}
 
 
@@ -126,6 +135,12 @@ def test_split_group_is_0_or_1_in_the_environment(
         ("--vdist-verify=0", "number of runs must be a whole number from 1 to 10000, got '0'"),
         ("--vdist-verify=10001", "number of runs must be a whole number from 1 to 10000, got '10001'"),
         ("--vdist-control=yes", "control mutants must be off or on, got 'yes'"),
+        ("--vdist-effort=much", "effort must be one of smoke, default, certify, got 'much'"),
+        ("--vdist-seed=-1", "seed must be a whole number from 0 to 4294967295, got '-1'"),
+        (
+            "--vdist-replay=x.json",
+            "program must be a file that is there, or text that begins with {, got 'x.json'",
+        ),
         ("--vdist-split-group=1", "subgroup creation must be off, on or both, got '1'"),
         (
             "--vdist-compile=fast",

@@ -82,15 +82,18 @@ class World:
 
     def coordinator(self, group_ranks: list[list[int]]) -> Coordinator:
         """Return the coordinator of the implementation under test for these groups, made once per world."""
+        key = repr(group_ranks)
+        if key not in self._coordinators:
+            self._coordinators[key] = self.new_coordinator(group_ranks, f"vdist{len(self._coordinators)}")
+            self._note_groups()
+        return self._coordinators[key]
+
+    def new_coordinator(self, group_ranks: list[list[int]], name: str = "own") -> Coordinator:
+        """Return a coordinator of the implementation under test, which the caller destroys."""
         if self.implementation is None:
             message = "this run has no implementation under test; use the fixture coordinator_run"
             raise RuntimeError(message)
-        key = repr(group_ranks)
-        if key not in self._coordinators:
-            name = f"vdist{len(self._coordinators)}"
-            self._coordinators[key] = self.implementation.coordinator(group_ranks, name=name)
-            self._note_groups()
-        return self._coordinators[key]
+        return self.implementation.coordinator(group_ranks, name=name)
 
     @property
     def size(self) -> int:
@@ -190,6 +193,14 @@ def coordinator(group_ranks: list[list[int]]) -> Coordinator:
     outside such a function.
     """
     return current_world().coordinator(group_ranks)
+
+
+def own_coordinator(group_ranks: list[list[int]]) -> Coordinator:
+    """Return a new coordinator for these groups, which the function that is run destroys before it returns.
+
+    Every rank calls it with the same lists. Raises RuntimeError where there is no implementation under test.
+    """
+    return current_world().new_coordinator(group_ranks)
 
 
 def call_with_coordinator(
