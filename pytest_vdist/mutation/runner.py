@@ -68,11 +68,11 @@ def run_mutants(
 
 
 def _failing_on_the_reference(results: Iterable[Result], *, jobs: int, timeout: float) -> dict[str, set[str]]:
-    tests: dict[tuple[str, bool, str], dict[str, Mutant]] = {}
+    tests: dict[tuple[Any, ...], dict[str, Mutant]] = {}
     for result in results:
         if result.kill is not None and result.fate in {Fate.KILLED, Fate.UNRELATED}:
             mutant = MUTANTS[result.mutant]
-            key = (result.backend, mutant.split_group, mutant.compile_mode)
+            key = (result.backend, mutant.split_group, mutant.compile_mode, mutant.environment)
             tests.setdefault(key, {})[result.kill.test] = mutant
     todo = []
     for (backend, *_), killers in tests.items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
@@ -54,16 +55,33 @@ def failing_on_the_reference(tests: Iterable[str], settings: Settings, *, like: 
     watch = _Control(set(tests))
     patient = replace(settings, timeout=max(settings.timeout, _TIMEOUT_OF_REFERENCE))
     arguments = _arguments(MUTANTS[like], patient, "reference")
-    pytest.main([*arguments, str(SUITES)], plugins=[watch])
+    with _environment(MUTANTS[like]):
+        pytest.main([*arguments, str(SUITES)], plugins=[watch])
     return sorted(watch.failed | (watch.wanted - watch.finished))
 
 
 def _session(watch: _Watch, mutant: Mutant, settings: Settings, paths: Sequence[str]) -> None:
     arguments = _arguments(mutant, settings, f"{_FACTORIES}:{mutant.name}")
-    code = pytest.main(["-x", *arguments, *paths], plugins=[watch])
+    with _environment(mutant):
+        code = pytest.main(["-x", *arguments, *paths], plugins=[watch])
     expected = {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
     if watch.kill is None and code not in expected:
         watch.kill = Kill("", (), "error", f"pytest ended with exit code {int(code)}")
+
+
+@contextmanager
+def _environment(mutant: Mutant) -> Iterator[None]:
+    """Set the variables of a mutant for a while."""
+    before = {name: os.environ.get(name) for name, _ in mutant.environment}
+    os.environ.update(mutant.environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _arguments(mutant: Mutant, settings: Settings, implementation: str) -> list[str]:

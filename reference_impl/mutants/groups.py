@@ -228,3 +228,36 @@ def subgroups_ignore_both_timeouts(patch: Patch) -> None:
     @patch.around(coordinator, "create_subgroups")
     def create_subgroups(original: Original, plan: GroupPlan) -> Subgroups:
         return original(dataclasses.replace(plan, timeout=None, cpu_timeout=None))
+
+
+@mutant("aliasing", "VD-BAR-004")
+def a_broadcast_overwrites_the_last_sum(patch: Patch) -> None:
+    """What the group summed last is zero once it broadcasts: both use one buffer."""
+
+    @patch.around(GroupCoordinator, "all_reduce")
+    def all_reduce(original: Original, self: GroupCoordinator, input_: Tensor) -> Tensor:
+        result: Tensor = original(self, input_)
+        vars(self)["_last_sum"] = result
+        return result
+
+    @patch.around(GroupCoordinator, "broadcast")
+    def broadcast(original: Original, self: GroupCoordinator, input_: Tensor, src: int = 0) -> Tensor:
+        last = vars(self).pop("_last_sum", None)
+        if last is not None and last.data_ptr() != input_.data_ptr():
+            last.zero_()
+        return original(self, input_, src)
+
+
+@mutant("values", "VD-PRG-001")
+def sums_after_a_gather_are_one_too_large(patch: Patch) -> None:
+    """The first sum after a gather of the same group is one too large."""
+
+    @patch.around(GroupCoordinator, "all_gather")
+    def all_gather(original: Original, self: GroupCoordinator, *args: Any, **kwargs: Any) -> Tensor:
+        vars(self)["_has_gathered"] = True
+        return original(self, *args, **kwargs)
+
+    @patch.around(GroupCoordinator, "all_reduce")
+    def all_reduce(original: Original, self: GroupCoordinator, input_: Tensor) -> Tensor:
+        result: Tensor = original(self, input_)
+        return result + 1 if vars(self).pop("_has_gathered", False) else result

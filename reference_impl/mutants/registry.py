@@ -20,7 +20,8 @@ class Mutant:
 
     `summary` says what is wrong, `defect` names its class, `kills` the requirements whose tests must notice,
     `issue` where the field has met it. `world_size` is the smallest world that shows it. It needs one of
-    `devices` (none: any), subgroups by split_group if `split_group`, and `compile_mode`. `timeout` is the
+    `devices` (none: any), subgroups by split_group if `split_group`, `compile_mode`, and the variables of
+    `environment`, such as those that turn on what is wrong. `timeout` is the
     shortest deadline in seconds that leaves the tests which must notice it the time that they need.
     """
 
@@ -35,6 +36,7 @@ class Mutant:
     split_group: bool = False
     compile_mode: str = "eager"
     timeout: float = 0.0
+    environment: tuple[tuple[str, str], ...] = ()
 
     def fits(self, device: str) -> bool:
         return not self.devices or device in self.devices

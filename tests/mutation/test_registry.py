@@ -37,6 +37,8 @@ DEFECTS = {
     "point-to-point",
     "ragged parts",
     "rank mapping",
+    "shared memory",
+    "signature drift",
     "subgroups",
     "tensor dicts",
     "timeouts",
