@@ -190,7 +190,7 @@ def _wrong_results(
             findings.append(f"{what} is {_character(got, seen, call, number)}wrong: {wrong}")
         later = seen.later[call][number]
         if later is not None and not torch.equal(later, got):
-            findings.append(f"{what} was right at first and {_difference(later, got)} after later calls")
+            findings.append(f"{what} was changed by later calls: {_difference(later, got)}")
     return findings
 
 

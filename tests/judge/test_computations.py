@@ -92,7 +92,7 @@ def test_a_result_that_a_later_call_overwrites_is_found() -> None:
         buffer = torch.zeros(4, 8)
         return Wrong(group, lambda g, x: buffer.copy_(g.all_reduce(x)))
 
-    assert "call 1 of 3, rank 0: result 0 was right at first and index (0, 0)" in failures(scratch)
+    assert "call 1 of 3, rank 0: result 0 was changed by later calls: index (0, 0)" in failures(scratch)
 
 
 def test_an_argument_that_is_written_to_is_found() -> None:
