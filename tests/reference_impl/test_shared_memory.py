@@ -20,7 +20,7 @@ import torch.distributed as dist
 from pytest_vdist import DistributedRun, RankDiedError, current_rank
 from pytest_vdist.reference_impl.communicators.base import DeviceCommunicatorBase
 from pytest_vdist.reference_impl.communicators.cpu import CpuCommunicator
-from pytest_vdist.reference_impl.communicators.shm import arena, links, segment
+from pytest_vdist.reference_impl.communicators.shm import arena, links, mailbox, segment
 from pytest_vdist.reference_impl.communicators.shm.records import (
     Call,
     Kind,
@@ -434,6 +434,59 @@ def test_what_does_not_fit_goes_over_torch_in_order(distributed_run: Distributed
         return [each["number"] for each in received if each]
 
     assert distributed_run(body, env=ENVIRONMENT, fresh=True) == [[], list(range(11))]
+
+
+def test_large_messages_are_read_while_they_are_written(distributed_run: DistributedRun) -> None:
+    """Tensors end where a stretch does, before it and after it, many and one; small ones follow."""
+    stretch = mailbox.STRETCH
+    sizes = [
+        [stretch] * 8,
+        [stretch - 64, 64, 0, 1],
+        [3 * stretch + 1],
+        [1] * 300 + [stretch] + [5] * 9,
+        [7],
+        [],
+    ]
+
+    def of(rank: int, number: int) -> dict[str, Any]:
+        return {f"{n}": made(rank, number + n, size, torch.uint8) for n, size in enumerate(sizes[number])}
+
+    def body() -> None:
+        group = group_of()
+        other = 1 - group.rank_in_group
+        for _ in range(3):
+            for number in range(len(sizes)):
+                group.isend_tensor_dict(of(group.rank_in_group, number))
+            for number in range(len(sizes)):
+                received, expected = group.recv_tensor_dict(), of(other, number)
+                assert received is not None
+                assert list(received) == list(expected)
+                assert all(torch.equal(received[key], expected[key]) for key in expected)
+        group.barrier()
+
+    distributed_run(body, env=ENVIRONMENT)
+
+
+def test_a_message_that_is_broken_off_ends_the_group(distributed_run: DistributedRun) -> None:
+    def body() -> tuple[str, str]:
+        group = group_of()
+        if group.rank_in_group == 0:
+            own = communicator_of(group)._mailbox
+            assert own is not None
+
+            def interrupted(dst: int, end: int) -> None:
+                raise RuntimeError(f"interrupted at {end} on the way to {dst}")
+
+            own._tell_written = interrupted  # type: ignore[method-assign]
+            found = error_of(lambda: group.send_tensor_dict({"t": torch.zeros(mailbox.STRETCH)}, 1))[0]
+        else:
+            found = error_of(lambda: group.recv_tensor_dict(0))[0]
+        return found, error_of(group.barrier)[0]
+
+    sender, receiver = distributed_run(body, env=ENVIRONMENT)
+    assert all("interrupted at" in text and "on the way to 1" in text for text in sender)
+    assert "rank 0 of group" in receiver[0]
+    assert receiver[1]
 
 
 def test_a_sender_may_change_its_tensors_as_soon_as_it_has_sent(distributed_run: DistributedRun) -> None:

@@ -20,6 +20,7 @@ class Kind(enum.IntEnum):
     MESSAGE_IN_NEW_ARENA = 3  # the same, and the descriptor of the arena comes with it
     MESSAGE_ELSEWHERE = 4  # the message goes over torch.distributed
     RELEASED = 5  # the oldest message in the receiver's arena has been read
+    WRITTEN = 7  # the message before it is there up to this place
     FAILED = 6  # the sender has given the group up
 
 
