@@ -31,10 +31,10 @@ def negative_ranks_count_from_the_end(patch: Patch) -> None:
 def global_ranks_are_accepted_in_subgroups(patch: Patch) -> None:
     """A rank that only the world has is taken modulo the size of the group."""
 
-    @patch.around(Arguments, "rank")
-    def rank(original: Original, self: Arguments, value: int, name: str) -> int:
-        known = self.world_size <= value < dist.get_world_size()
-        return original(self, value % self.world_size if known else value, name)
+    @patch.around(GroupCoordinator, "broadcast")
+    def broadcast(original: Original, self: GroupCoordinator, input_: Tensor, src: int = 0) -> Tensor:
+        known = self.world_size <= src < dist.get_world_size()
+        return original(self, input_, src % self.world_size if known else src)
 
 
 @mutant(DEFECT, "VD-ERR-001")
