@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _DEADLINE = 10.0
 _SHORT_DEADLINE = 2.0
 _LONGEST_REDUCTION = 25.0
+_BLAMED = re.compile(r"raised by call (\d+) of the program")
 _CURRENT_TEST = "PYTEST_CURRENT_TEST"
 
 
@@ -150,7 +152,8 @@ class ProgramRun:
                 smallest = _Failure(candidate, found)
             return bool(found)
 
-        reduced(program, fails)
+        blamed = _BLAMED.search(problem)
+        reduced(program, fails, None if blamed is None else int(blamed[1]))
         return smallest
 
 
@@ -163,7 +166,7 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {line}" if line else line for line in text.rstrip().splitlines())
 
 
-def search(run: ProgramRun, scope: Scope, count: int, seed: int) -> None:
+def search(run: Callable[[Program], None], scope: Scope, count: int, seed: int) -> None:
     """Run `count` random programs, and have Hypothesis make the first that fails small."""
     __tracebackhide__ = True
 

@@ -1,7 +1,7 @@
-"""Bytes turned into valid programs: any bytes make one, fewer and smaller bytes make a simpler one.
+"""Bytes turned into valid programs: any bytes make one, smaller bytes make a simpler one.
 
-Each call is made of one string of `CALL_BYTES` bytes, by what is known of the values before it. So a search
-may leave out calls or make bytes smaller, and what is left is still valid.
+Each call is made of `CALL_BYTES` bytes, by what is known of the values before it; a small first byte leaves
+it out. So a search may make any byte smaller, and what is left is still valid.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ SHAPES: tuple[Shape, ...] = (
 LARGE_SHAPES: tuple[Shape, ...] = ((1031,), (64, 65), (4099,), (65_539,))
 OBJECTS = (
     *(0, None, "", "text ·", b"", (1, "a"), [1, [2.5]], {"b": (None,), "a": {}}),
-    *(True, -(1 << 70), {1, 2}, b"\xff" * 70_000),
+    *(True, -(1 << 70), {1, 2}, b"x" * 3000),
 )
 _LARGEST = 300_000
+_LEFT_OUT_BELOW = 112
+_OWN_FROM = 252
 _LAYOUTS = (AS_IT_IS, *(layout for layout in LAYOUTS if layout != "expanded"))
 _KINDS = (
     *COLLECTIVES,
@@ -53,11 +55,14 @@ class Scope:
     own_groups: bool = True
 
 
-def program_from(scope: Scope, calls: Sequence[bytes], seed: int = 0) -> Program:
-    """Return the program that these bytes stand for, one string for each call."""
+def program_from(scope: Scope, data: bytes, seed: int = 0) -> Program:
+    """Return the program that these bytes stand for; one all_reduce for bytes that leave out all calls."""
     drawing = _Drawing(scope, seed)
-    for data in calls:
-        drawing.add(_Bytes(data))
+    for start in range(0, len(data), CALL_BYTES):
+        if data[start] >= _LEFT_OUT_BELOW:
+            drawing.add(_Bytes(data[start : start + CALL_BYTES]))
+    if not drawing.calls:
+        drawing.add(_Bytes(b""))
     drawing.receive_the_rest()
     return drawing.program()
 
@@ -93,24 +98,24 @@ class _Drawing:
         self._partitions = partitions_of(size)
         self._groups = [Groups(self._partitions[0])]
         self._inputs: list[Input] = []
-        self._calls: list[Call] = []
+        self.calls: list[Call] = []
         self._forms: dict[str, Form] = {}
         self._destroyed: set[int] = set()
         self._pending: list[int] = []
 
     def program(self) -> Program:
         return Program(
-            self._scope.world_size, tuple(self._groups), tuple(self._inputs), tuple(self._calls), self._seed
+            self._scope.world_size, tuple(self._groups), tuple(self._inputs), tuple(self.calls), self._seed
         )
 
     def add(self, choose: _Bytes) -> None:
         """Add a call, or nothing where the implementation has no such operation."""
-        kind = _KINDS[choose.below(len(_KINDS))]
+        kind = _KINDS[max(0, choose.byte() - _LEFT_OUT_BELOW) % len(_KINDS)]
         group = self._group(choose)
         if kind in self._scope.unsupported:
             return
         if group in self._destroyed:
-            self._calls.append(Call("all_reduce", group, (self._new_operand((1,)),), wrong="destroyed"))
+            self.calls.append(Call("all_reduce", group, (self._new_operand((1,)),), wrong="destroyed"))
         elif kind in COLLECTIVES:
             self._add_collective(kind, group, choose)
         elif kind == "refused":
@@ -132,7 +137,7 @@ class _Drawing:
         byte = choose.byte()
         if byte < 96:
             return 0
-        own = byte == 255 and self._scope.own_groups
+        own = byte >= _OWN_FROM and self._scope.own_groups
         ranks = self._partitions[byte % len(self._partitions)]
         groups = Groups(ranks, own)
         if ranks == self._partitions[0] and not own:
@@ -142,12 +147,14 @@ class _Drawing:
         return self._groups.index(groups)
 
     def _add_destroy(self, group: int) -> None:
-        if self._groups[group].own:
-            self._receive_all_of(group)
-            self._destroyed.add(group)
-            self._calls.append(Call("destroy", group))
+        used = {call.group for call in self.calls} - self._destroyed
+        own = [number for number in used if self._groups[number].own]
+        if own:
+            self._receive_all_of(own[0])
+            self._destroyed.add(own[0])
+            self.calls.append(Call("destroy", own[0]))
         else:
-            self._calls.append(Call("barrier", group))
+            self.calls.append(Call("barrier", group))
 
     # ---- operands ----
 
@@ -254,13 +261,13 @@ class _Drawing:
         return True
 
     def _append(self, call: Call) -> None:
-        made = dict(results_of(call, len(self._calls), self._groups[call.group].ranks, self._forms))
+        made = dict(results_of(call, len(self.calls), self._groups[call.group].ranks, self._forms))
         self._forms.update(made)
-        self._calls.append(call)
+        self.calls.append(call)
 
     def _relayout(self, choose: _Bytes) -> None:
-        call = self._calls[-1]
-        self._calls[-1] = _with_operands(call, tuple(self._layout(choose, each) for each in call.operands))
+        call = self.calls[-1]
+        self.calls[-1] = _with_operands(call, tuple(self._layout(choose, each) for each in call.operands))
 
     # ---- calls that must be refused ----
 
@@ -280,13 +287,13 @@ class _Drawing:
         rows = size + 1 if wrong == "parts" else size
         operand = self._new_operand((rows, 2))
         dim = (2, -3)[choose.below(2)] if wrong == "dimension" else 0
-        self._calls.append(Call(operation, group, (operand,), dim=dim, wrong=wrong))
+        self.calls.append(Call(operation, group, (operand,), dim=dim, wrong=wrong))
 
     # ---- messages, objects, dictionaries ----
 
     def _add_transfer(self, kind: str, group: int, choose: _Bytes) -> None:
         if kind == "barrier":
-            self._calls.append(Call("barrier", group))
+            self.calls.append(Call("barrier", group))
             return
         byte, number = choose.byte(), choose.byte()
         call = Call(
@@ -303,7 +310,7 @@ class _Drawing:
             # What one rank sends to another in a group arrives in order: what is on its way comes first.
             self._receive_all_of(group)
         else:
-            self._pending.append(len(self._calls))
+            self._pending.append(len(self.calls))
         if kind in {"send"} or kind.endswith("tensor_dict"):
             count = 1 if kind == "send" else byte % 3
             operands = tuple(self._moved(call, choose, byte + n) for n in range(count))
@@ -327,13 +334,13 @@ class _Drawing:
         return True
 
     def _receive_all_of(self, group: int) -> None:
-        while any(self._calls[number].group == group for number in self._pending):
+        while any(self.calls[number].group == group for number in self._pending):
             self._receive_object()
 
     def _receive_object(self) -> None:
         if self._pending:
             sent = self._pending.pop(0)
-            self._calls.append(Call("recv_object", self._calls[sent].group, message=sent))
+            self.calls.append(Call("recv_object", self.calls[sent].group, message=sent))
 
 
 def _rotated(names: Sequence[str], by: int) -> Iterator[str]:

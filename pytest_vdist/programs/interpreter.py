@@ -50,6 +50,7 @@ class _Run:
         self._forms = forms_of(program)
         self._values: dict[str, torch.Tensor] = {}
         self._bits: list[tuple[str, torch.Tensor, Any]] = []
+        self._filled: list[tuple[str, torch.Tensor, Any]] = []
         self._guarded: list[tuple[str, GuardedTensor]] = []
         self._handles: dict[int, Any] = {}
         self._own_groups: dict[int, Coordinator] = {}
@@ -105,7 +106,10 @@ class _Run:
         # Operations in place get a tensor of their own, so that values of a program never change.
         in_place = call.operation == "broadcast"
         tensor = self._operand(number, call.operands[0], group, own=in_place)
-        return getattr(group, call.operation)(tensor, **call_arguments(self._program, call, group))
+        result = getattr(group, call.operation)(tensor, **call_arguments(self._program, call, group))
+        if in_place and not call.wrong:
+            self._filled.append((f"the tensor given to call {number}, {call.operation},", tensor, result))
+        return result
 
     def _send(self, number: int, call: Call, group: Coordinator) -> Any:
         pair = call.pair(group.world_size)
@@ -230,6 +234,9 @@ class _Run:
         found = [
             f"{label} was changed later" for label, tensor, bits in self._bits if seen_tensor(tensor) != bits
         ]
+        for label, tensor, result in self._filled:
+            if not isinstance(result, torch.Tensor) or seen_tensor(result) != seen_tensor(tensor):
+                found.append(f"{label} does not hold its result")
         for label, guarded in self._guarded:
             name = label.removeprefix("values of ")
             if name != label and not guarded.values_intact():

@@ -9,15 +9,18 @@ from dataclasses import replace
 from .model import Call, Operand, Program
 
 
-def reduced(program: Program, fails: Callable[[Program], bool]) -> Program:
+def reduced(program: Program, fails: Callable[[Program], bool], suspect: int | None = None) -> Program:
     """Return the smallest part of the program found that `fails`, the program itself if none does.
 
-    First each call alone, with what it needs, then every two calls, then all but one, again and again.
+    First the call `suspect`, then each call alone, with what it needs, then every two calls, then all but
+    one, again and again.
     """
     numbers = range(len(program.calls))
     few = [*((n,) for n in reversed(numbers)), *itertools.combinations(numbers, 2)]
     tried = set()
     candidates = sorted((part(program, chosen) for chosen in few), key=lambda each: len(each.calls))
+    if suspect is not None:
+        candidates.insert(0, part(program, (suspect,)))
     for candidate in itertools.chain(candidates, _all_but_one(program)):
         text = candidate.to_json()
         if text in tried or len(candidate.calls) >= len(program.calls):
