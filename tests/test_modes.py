@@ -272,9 +272,30 @@ def test_split_group_needs_the_capability(argument: str, pytester: pytest.Pytest
 
 def test_a_compile_mode_needs_the_capability(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(able=IMPLEMENTATION)
-    assert usage_error(pytester, "--vdist-impl=able.py:Able", "--vdist-compile=all") == (
+    assert usage_error(pytester, "--vdist-impl=able.py:Able", "--vdist-compile=eager,aot_eager") == (
         "ERROR: implementation 'able.py:Able' has the capability 'compile_modes' on cpu for eager,inductor "
         "only, got 'aot_eager' from the command line; pass --vdist-compile=eager,inductor"
+    )
+
+
+def test_all_compile_modes_are_those_that_the_implementation_declares(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it="def test_it(compile_mode): ...", able=IMPLEMENTATION)
+    assert collected(pytester, "--vdist-impl=able.py:Able", "--vdist-compile=all") == [
+        "test_it[cpu-eager]",
+        "test_it[cpu-inductor]",
+    ]
+
+
+def test_all_compile_modes_must_be_the_same_on_all_devices(pytester: pytest.Pytester, twodev: None) -> None:
+    other_type = pytester.path / "twodev_backend.py"
+    other_type.write_text(other_type.read_text().replace('device_type="cpu"', 'device_type="other"'))
+    on_cpu = "('eager',) if device_type == 'cpu' else ('eager', 'inductor')"
+    pytester.makepyfile(able=IMPLEMENTATION.replace('("eager", "inductor")', on_cpu))
+    arguments = ("--vdist-impl=able.py:Able", "--vdist-backend=cpu,twodev", "--vdist-compile=all")
+    assert usage_error(pytester, *arguments) == (
+        "ERROR: compile modes must be named where devices have different ones, got 'all' from the command "
+        "line: implementation 'able.py:Able' declares eager on cpu; eager,inductor on twodev; "
+        "pass --vdist-compile=eager, or one --vdist-backend"
     )
 
 
