@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from .failures import naming
 from .handles import Handle, PendingSends, irecv_tensor, isend_dumped, isend_tensor
 from .objects import Refusal, broadcast_dumped, broadcast_object, dump, load, recv_object
 from .ordered_group import Members, OrderedGroup
@@ -146,14 +147,14 @@ class TensorDictChannel:
             received: TensorDict = broadcast_object(self.cpu_members, None, src)
             for container, key, metadata in list(places(received)):
                 container[key] = self._allocate(metadata)
-                self._broadcasters(metadata).broadcast_(container[key], src)
+                self._broadcast_tensor(metadata, container[key], src)
             return received
         metadata_message, tensors = self._split_or_refuse(
             tensor_dict, Slicing(), lambda refusal: broadcast_dumped(self.cpu_members, refusal, src)
         )
         broadcast_dumped(self.cpu_members, metadata_message, src)
         for metadata, tensor in tensors:
-            self._broadcasters(metadata).broadcast_(tensor, src)
+            self._broadcast_tensor(metadata, tensor, src)
         return tensor_dict or {}
 
     def isend(self, tensor_dict: TensorDict, dst: int, slicing: Slicing) -> list[Handle]:
@@ -228,6 +229,10 @@ class TensorDictChannel:
 
     def _group(self, metadata: TensorMetadata) -> OrderedGroup:
         return self._cpu if metadata.on_cpu else self._device_group
+
+    def _broadcast_tensor(self, metadata: TensorMetadata, tensor: torch.Tensor, src: int) -> None:
+        with naming("broadcast_tensor_dict", self._group(metadata).scope):
+            self._broadcasters(metadata).broadcast_(tensor, src)
 
     def _broadcasters(self, metadata: TensorMetadata) -> Members:
         return self.cpu_members if metadata.on_cpu else self._device_group

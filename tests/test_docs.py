@@ -19,7 +19,7 @@ from pytest_vdist.options import TABLE
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
-RUN_PAGES = ("writing-tests.md", "options.md", "programs.md", "limitations.md", "comparison.md")
+RUN_PAGES = ("writing-tests.md", "options.md", "programs.md", "faults.md", "limitations.md", "comparison.md")
 EXECUTED = (ROOT / "README.md", *(DOCS / name for name in RUN_PAGES))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
