@@ -107,3 +107,15 @@ def tensors_come_from_any_sender(patch: Patch) -> None:
         if tensor.numel():
             dist.recv(as_wire(tensor), src=None, group=self.device_group)
         return tensor
+
+
+@mutant("faults", "VD-FLT-006", "VD-FLT-001")
+def failed_receives_give_zeros(patch: Patch) -> None:
+    """Where a message does not come, recv returns zeros in its place."""
+
+    @patch.around(GroupCoordinator, "recv")
+    def recv(original: Original, self: GroupCoordinator, size: Any, dtype: Any, *args: Any) -> Tensor:
+        try:
+            return original(self, size, dtype, *args)
+        except RuntimeError:
+            return torch.zeros(size, dtype=dtype, device=self.device)
