@@ -195,6 +195,8 @@ def _parts(stage: Stage, fault: str) -> tuple[Makes, Makes]:
     calls = [
         call for call in map(call_named, stage.scene.calls) if fault != "root" or call.operation in ROOTS
     ]
+    if fault == "group":  # for the others it is as if the peer were late: two calls show it
+        calls = [call for call in calls if call.name in {"all_reduce", "barrier"}] or calls
     groups = stage.groups(calls)
     ours: Makes = [
         (call.name, partial(call.make, groups[call.name], _root(call, fault, peer)[0])) for call in calls
@@ -211,8 +213,7 @@ def _parts(stage: Stage, fault: str) -> tuple[Makes, Makes]:
             (call.name, partial(call.make, groups[call.name], _root(call, fault, peer)[1])) for call in calls
         ], []
     if elsewhere is not None:
-        two = [call_named(name) for name in ("all_reduce", "barrier") if name in stage.scene.calls] or calls
-        return [(call.name, partial(call.make, elsewhere, peer)) for call in two], []
+        return [(call.name, partial(call.make, elsewhere, peer)) for call in calls], []
     assert fault == "operation", f"there is no fault {fault!r}"
     others = {call.name: other_call(call) for call in calls}
     return [

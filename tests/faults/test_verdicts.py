@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -113,7 +114,11 @@ def test_calls_at_the_same_time_end_each_in_its_own_way_and_an_endless_one_is_to
     def refuse() -> None:
         raise ConnectionError("gone")
 
-    calls = [("wait", release.wait), ("refuse", refuse), ("return", lambda: 7)]
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("wait", release.wait),
+        ("refuse", refuse),
+        ("return", lambda: 7),
+    ]
     endless, refused, returned = attempt_together(calls, torch.device("cpu"), patience=0.2)
     release.set()
     assert (endless.endless, endless.raised) == (True, False)
