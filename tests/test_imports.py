@@ -15,6 +15,7 @@ import pytest_vdist
 
 PACKAGE = Path(pytest_vdist.__file__).parent
 STANDARD_LIBRARY = frozenset(sys.stdlib_module_names)
+PURE: dict[str, tuple[str, ...]] = {"judge": (), "programs": ("judge",)}
 SMALL_LIBRARIES = frozenset({"jinja2", "jsonschema", "packaging"})
 
 
@@ -70,9 +71,12 @@ def _refusal(module: str, name: str) -> str:
     if within(module, "pytest_vdist.reference_impl"):
         allowed = top_of(name) in STANDARD_LIBRARY | {"torch"} or within(name, "pytest_vdist.reference_impl")
         return "" if allowed else "the reference imports torch and the standard library only"
-    if within(module, "pytest_vdist.judge"):
-        allowed = top_of(name) in STANDARD_LIBRARY | {"torch"} or within(name, "pytest_vdist.judge")
-        return "" if allowed else "the judge imports torch and the standard library only"
+    for package, others in PURE.items():
+        if within(module, f"pytest_vdist.{package}"):
+            own = any(within(name, f"pytest_vdist.{each}") for each in (package, *others))
+            allowed = own or top_of(name) in STANDARD_LIBRARY | {"torch"}
+            pure = f"the {package} imports torch{''.join(f', the {each}' for each in others)}"
+            return "" if allowed else f"{pure} and the standard library only"
     if within(module, "pytest_vdist.certificate"):
         allowed = top_of(name) in STANDARD_LIBRARY | SMALL_LIBRARIES or within(
             name, "pytest_vdist.certificate"
@@ -95,7 +99,9 @@ def _refusal_for_suites(module: str, name: str) -> str:
 
 
 def is_public(name: str) -> bool:
-    if any(within(name, f"pytest_vdist.{package}") for package in ("faults", "judge", "programs")):
+    if any(
+        within(name, f"pytest_vdist.{package}") for package in ("faults", "judge", "programs", "strategies")
+    ):
         return not any(part.startswith("_") for part in name.split("."))
     return name == "pytest_vdist" or name.removeprefix("pytest_vdist.") in pytest_vdist.__all__
 
@@ -176,6 +182,12 @@ def test_a_rank_loads_neither_pytest_nor_hypothesis() -> None:
             "torch and the standard",
         ),
         ("pytest_vdist.judge.x", "import pytest", "torch and the standard library"),
+        ("pytest_vdist.programs.x", "import hypothesis", "torch, the judge and the standard library only"),
+        (
+            "pytest_vdist.programs.x",
+            "from pytest_vdist.ranks import pool",
+            "torch, the judge and the standard",
+        ),
         ("pytest_vdist.certificate.x", "import torch.distributed", "standard library and small"),
         ("pytest_vdist.certificate.x", "importlib.import_module('torch')", "standard library and small"),
         ("pytest_vdist.cli", "from pytest_vdist.plugin import x", "nothing imports the plugin"),

@@ -18,6 +18,7 @@ from pytest_vdist.judge.formats import NumberFormat, format_of
 
 from .forms import Form, InvalidProgramError, input_form, results_of
 from .model import AS_IT_IS, COLLECTIVES, SUMS, Call, Groups, Input, Operand, Partition, Program, Shape
+from .reduction import part
 
 CALL_BYTES = 10
 SHAPES: tuple[Shape, ...] = (
@@ -64,7 +65,8 @@ def program_from(scope: Scope, data: bytes, seed: int = 0) -> Program:
     if not drawing.calls:
         drawing.add(_Bytes(b""))
     drawing.receive_the_rest()
-    return drawing.program()
+    drawn = drawing.program()
+    return part(drawn, range(len(drawn.calls)))
 
 
 def partitions_of(world_size: int) -> tuple[Partition, ...]:
