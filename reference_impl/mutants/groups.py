@@ -145,7 +145,7 @@ def each_rank_has_names_of_its_own(patch: Patch) -> None:
         return f"{original(name)}@{dist.get_rank()}"
 
 
-@mutant("life cycle", "VD-INIT-007", "VD-GRP-008")
+@mutant("life cycle", "VD-INIT-007", "VD-GRP-008", "VD-PRG-002")
 def names_go_on_counting_in_the_next_world(patch: Patch) -> None:
     """Ranks that made different numbers of groups in one world disagree on names in the next."""
 
