@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_vdist.ranks.outcomes import RankOutcome
 
 _INSIDE = 0.1  # seconds after which threads that were started are in their calls
+_AGAIN = 30.0  # the limit of the world that comes after: who destroyed more groups comes to it later
 _AFTER_WATCHDOG = 3.0  # seconds beyond its limit in which a watchdog has ended a process
 
 
@@ -61,7 +62,7 @@ class Stage:
         self.everyone = list(range(self.here.world_size))
         self.meeting = Meeting(f"{scene.folder}/meeting", self.here.rank)
         self.meeting.gather("loaded", self.everyone)
-        self.start("world", self.everyone)
+        self.start("world", self.everyone, scene.limit.seconds)
 
     @property
     def is_peer(self) -> bool:
@@ -71,9 +72,8 @@ class Stage:
     def survivors(self) -> list[int]:
         return [rank for rank in self.everyone if rank != self.scene.peer]
 
-    def start(self, name: str, ranks: Sequence[int]) -> None:
+    def start(self, name: str, ranks: Sequence[int], seconds: float) -> None:
         """Make a world of some of the ranks, which all call it."""
-        seconds = self.scene.limit.seconds
         settings = replace(
             init_settings(f"file://{self.scene.folder}/{name}"),
             split_group=self.scene.split_group,
@@ -114,7 +114,7 @@ class Stage:
             return ()
         self.meeting.gather("ended", ranks)
         self.world.destroy()
-        self.start("again", ranks)
+        self.start("again", ranks, _AGAIN)
         group = self.world.coordinator([list(range(len(ranks)))], name="again")
         told = tuple(group.broadcast_object(self.here.rank, src=rank) for rank in range(len(ranks)))
         self.world.destroy()
