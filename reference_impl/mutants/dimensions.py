@@ -72,7 +72,7 @@ def reduce_scatter_moves_dimensions_the_wrong_way(patch: Patch) -> None:
         return fresh(original(self, moved, 0).movedim(0, dim))
 
 
-@mutant("values", "VD-RS-001")
+@mutant("values", "VD-RS-001", "VD-PRG-003")
 def reduce_scatter_gives_the_next_part(patch: Patch) -> None:
     """Each rank gets the part of the rank after it."""
 
