@@ -18,7 +18,8 @@ DIFFERENCES = ("shape", "dtype", "operation", "root")
 class Capabilities:
     """What an implementation claims. Every claim is tested: what it lacks must refuse loudly.
 
-    `unsupported` maps the name of an operation or feature (`"all_gatherv"`, `"split_group"`) to the reason.
+    `unsupported` maps the name of an operation or feature (`"all_gatherv"`, `"split_group"`) to the reason;
+    `"process_groups"` says that coordinators show no `device_group` and `cpu_group`.
     `accumulate` maps a dtype name (`"bfloat16"`) to the accumulator of its sums: `"native"`, `"fp32"` or
     `"exact"`; a dtype that is not named accumulates natively.
     `operators` maps a collective to the operator that does it in compiled code: `{"all_reduce":

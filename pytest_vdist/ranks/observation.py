@@ -22,7 +22,7 @@ class WarningNotes:
     @contextmanager
     def recording(self, filters: bytes) -> Iterator[list[warnings.WarningMessage]]:
         if filters != self._filters_sent:
-            self._filters_sent, self._filters = filters, wire.load_result(filters)
+            self._filters_sent, self._filters = filters, wire.load_message(filters)
         with warnings.catch_warnings(record=True) as caught:
             _compat.set_warning_filters(self._filters)
             yield caught

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.vdist_world_size(min=2, max=2)
 
 def ip(*arguments: str) -> None:
     """Run the command `ip`. Raises CalledProcessError, with what it said."""
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)  # noqa: S603, S607
+    command = ["ip", *arguments]
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)  # noqa: S603
 
 
 @pytest.fixture(name="namespaces")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -79,7 +80,9 @@ def nodes() -> Iterator[list[Node]]:
             _expect_ready(each)
         connect = ["ip", "link", "add", INTERFACE, "netns", str(first.pid), "type", "veth"]
         connect += ["peer", "name", INTERFACE, "netns", str(second.pid)]
-        connected = subprocess.run(connect, capture_output=True, text=True, check=False)  # noqa: S603 - fixed
+        connected = subprocess.run(  # noqa: S603 - fixed
+            connect, capture_output=True, text=True, check=False, timeout=DEADLINE
+        )
         if connected.returncode != 0:
             pytest.skip(f"not run: this machine connects no two nodes: {connected.stderr.strip()}")
         for each in starting:
@@ -97,7 +100,7 @@ def _starting(host: str, address: str) -> Iterator[subprocess.Popen[str]]:
         command, stdin=pipe, stdout=pipe, stderr=pipe, text=True
     ) as process:
         yield process
-        process.communicate()
+        process.communicate(timeout=DEADLINE)
 
 
 def _write_line(process: subprocess.Popen[str]) -> None:
@@ -108,8 +111,11 @@ def _write_line(process: subprocess.Popen[str]) -> None:
 
 def _expect_ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
+    if not select.select([process.stdout], [], [], DEADLINE)[0]:
+        process.kill()
+        raise TimeoutError(f"a node was not set up within {DEADLINE:g} seconds: {process.args!r}")
     if process.stdout.readline() != "ready\n":
-        _, errors = process.communicate()
+        _, errors = process.communicate(timeout=DEADLINE)
         pytest.skip(f"not run: this machine makes no namespaces: {errors.strip() or 'no reason given'}")
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from pytest_vdist import (
+    Capabilities,
     Coordinator,
     DistributedRun,
     ImplementationSpec,
@@ -90,17 +91,26 @@ def _backends(device: torch.device) -> str:
     return ",".join(f"{each}:{dist.get_default_backend_for_device(each)}" for each in types)
 
 
-def found_in(results: list[Any]) -> list[tuple[Found, tuple[float | None, float | None]]]:
-    if None in results:
-        pytest.skip("not run: coordinators of this implementation show no device_group and cpu_group")
+def found_in(
+    results: list[Any], capabilities: Capabilities
+) -> list[tuple[Found, tuple[float | None, float | None]]]:
+    """Return what the ranks found; coordinators that show no groups must be declared to show none."""
+    hidden = [rank for rank, found in enumerate(results) if found is None]
+    if len(hidden) == len(results) and not capabilities.supports("process_groups"):
+        pytest.skip(f"unsupported: process_groups: {capabilities.unsupported['process_groups']}")
+    assert not hidden, (
+        f"the coordinators of rank(s) {hidden} show no device_group and cpu_group, whose limits are read; "
+        "show them, or declare 'process_groups' in Capabilities.unsupported, with the reason"
+    )
     return results
 
 
 @pytest.mark.vdist_world_size(max=4, largest_only=True)
 @pytest.mark.vdist_requirement("VD-TMO-005")
-def test_every_group_has_the_limits_of_the_world(
+def test_every_group_has_the_limits_of_the_world(  # noqa: PLR0917 - fixtures
     distributed_run: DistributedRun,
     implementation: ImplementationSpec,
+    capabilities: Capabilities,
     tmp_path: Path,
     world_size: int,
     split_group: bool,
@@ -115,7 +125,7 @@ def test_every_group_has_the_limits_of_the_world(
         world_size=world_size,
         init_process_group=False,
     )
-    for rank, (found, _) in enumerate(found_in(results)):
+    for rank, (found, _) in enumerate(found_in(results, capabilities)):
         assert found == dict.fromkeys(found, (DEVICE_SECONDS, CPU_SECONDS)), f"rank {rank}"
         assert len(found) > len(partitions(world_size))
 
@@ -126,6 +136,7 @@ def test_every_group_has_the_limits_of_the_world(
 def test_without_a_limit_the_backends_own_holds(  # noqa: PLR0917 - fixtures
     distributed_run: DistributedRun,
     implementation: ImplementationSpec,
+    capabilities: Capabilities,
     tmp_path: Path,
     world_size: int,
     split_group: bool,
@@ -148,6 +159,6 @@ def test_without_a_limit_the_backends_own_holds(  # noqa: PLR0917 - fixtures
         world_size=world_size,
         init_process_group=False,
     )
-    for rank, (found, of_torch) in enumerate(found_in(results)):
+    for rank, (found, of_torch) in enumerate(found_in(results, capabilities)):
         expected = (limits[0] or of_torch[0], limits[1] or of_torch[1])
         assert found == dict.fromkeys(found, expected), f"rank {rank}"
