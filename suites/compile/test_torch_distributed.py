@@ -12,7 +12,8 @@ import torch.distributed as dist
 from pytest_vdist import DistributedRun, compiled, current_rank
 from pytest_vdist.judge.computations import Computation, assert_computations
 
-pytestmark = pytest.mark.vdist_world_size(min=2, max=2)
+# The compiler imports parts of torch that torch itself has deprecated.
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.vdist_world_size(min=2, max=2)]
 
 Tensors = Any
 # torch 2.13 renamed both, and warns of the old names.
