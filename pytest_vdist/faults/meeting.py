@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import select
+import time
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
 _PATIENCE = timedelta(seconds=60)
+_LOOK_AGAIN = 0.05  # seconds; a store of files tells nobody that something was written
 
 
 class Meeting:
@@ -35,3 +39,22 @@ class Meeting:
         """Come to `place` and wait until all of `ranks` have."""
         self.arrive(place, text)
         return self.await_ranks(place, ranks)
+
+    def outlast(self, place: str, pids: Mapping[int, int], seconds: float) -> None:
+        """Come to `place` and wait until each rank of `pids` has come too or its process has ended.
+
+        Waits for `seconds` at most.
+        """
+        self.arrive(place)
+        deadline = time.monotonic() + seconds
+        for rank, pid in pids.items():
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                while time.monotonic() < deadline and not self._store.check([f"{place}/{rank}"]):
+                    if select.select([descriptor], [], [], _LOOK_AGAIN)[0]:
+                        break
+            finally:
+                os.close(descriptor)

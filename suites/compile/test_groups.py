@@ -113,20 +113,20 @@ def test_groups_that_are_made_again(
         def made(world: Implementation) -> Coordinator:
             return world.coordinator([list(range(world_size))], name="tensor")
 
-        def layer_of(group: Coordinator) -> tuple[Layer, CompiledFunction[[torch.Tensor], torch.Tensor]]:
-            layer = Layer(group)
-            return layer, compiled(layer.__call__, compile_mode)
-
         def with_group(group: Coordinator) -> CompiledFunction[[torch.Tensor], torch.Tensor]:
-            """Give the layer another group. A captured graph has its group inside, so another is captured."""
+            """Give the layer another group. A captured graph has its group inside, so another is captured.
+
+            Nothing keeps captured graphs: NCCL waits for their end before it destroys a communicator.
+            """
             layer.group = group
-            return layer_of(group)[1] if compile_mode == "cudagraph" else function
+            return compiled(layer.__call__, compile_mode) if compile_mode == "cudagraph" else function
 
         world = implementation.load()
         world.init(init_settings(f"{place}/first"))
-        layer, function = layer_of(made(world))
+        layer = Layer(made(world))
+        function = compiled(layer.__call__, compile_mode)
         x = torch.full((2, 4), layer.group.rank + 1.0, device=layer.group.device)
-        results = [function(x)]
+        results = [with_group(layer.group)(x)]
         destroyed = layer.group.unique_name
         layer.group.destroy()
         error = ""

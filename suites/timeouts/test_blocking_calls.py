@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -156,10 +157,11 @@ def wait_until_the_end(
     for number, (name, group) in enumerate(zip(names, groups, strict=True)):
         peer = 1 - number
         assert calls[name].make(group, peer) == calls[name].result(here.world_size, here.rank, peer), name
-    own = calls[names[here.rank]]
-    meeting.gather("ready", everyone)
-    ended = attempt_alone(own.name, lambda: own.make(groups[here.rank], 1 - here.rank), folder)
-    meeting.gather("done", everyone)
+    own, other = calls[names[here.rank]], 1 - here.rank
+    pids = meeting.gather("ready", everyone, str(os.getpid()))
+    ended = attempt_alone(own.name, lambda: own.make(groups[here.rank], other), folder)
+    # A call that is buffered returns, and then the other rank's wait must end by its own limit.
+    meeting.outlast("done", {other: int(pids[other])}, LIMIT_OF_WATCHDOG.latest)
     return ended
 
 
