@@ -16,7 +16,7 @@ import pytest_vdist
 PACKAGE = Path(pytest_vdist.__file__).parent
 STANDARD_LIBRARY = frozenset(sys.stdlib_module_names)
 PURE: dict[str, tuple[str, ...]] = {"judge": (), "programs": ("judge",)}
-SMALL_LIBRARIES = frozenset({"jinja2", "jsonschema", "packaging"})
+SMALL_LIBRARIES = frozenset({"cryptography", "jinja2", "jsonschema", "packaging"})
 
 
 def modules_below(root: Path) -> dict[str, Path]:
