@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankContext:
-    """The rank that runs the current function: its numbers, and the device that is its own."""
+    """The rank that runs the current function: its numbers, and the device that is its own.
+
+    `node` is the number of the machine, 0 but where torchrun has started the session on several.
+    """
 
     rank: int
     world_size: int
     local_rank: int
     device: torch.device
+    node: int = 0
 
 
 _current: RankContext | None = None

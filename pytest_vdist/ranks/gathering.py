@@ -10,7 +10,7 @@ from pytest_vdist.ranks.debugger import Ask
 from pytest_vdist.ranks.failures import RankStatus, State
 from pytest_vdist.ranks.ledger import LedgerReading
 from pytest_vdist.ranks.messages import Outcome, Question, Reply
-from pytest_vdist.ranks.process import RankProcess
+from pytest_vdist.ranks.rank import Rank
 
 _GRACE = 0.5  # after the first failure, for the others to fail too: their error may be the clearer one
 _SAME_RANK_FIRST = 0.2  # for a rank that was just answered to ask again, before another one is heard
@@ -21,7 +21,7 @@ class Gathering:
 
     def __init__(
         self,
-        ranks: Sequence[RankProcess],
+        ranks: Sequence[Rank],
         selector: selectors.BaseSelector,
         ask: Ask,
         *,
@@ -42,10 +42,10 @@ class Gathering:
         """Whether every rank has answered or died."""
         return len(self.replies) + len(self._died) == len(self._ranks)
 
-    def send(self, rank: RankProcess, message: bytes) -> bool:
+    def send(self, rank: Rank, message: bytes) -> bool:
         """Send to a rank; returns False if it has ended."""
         try:
-            rank.connection.send_bytes(message)
+            rank.send(message)
         except OSError:
             return False
         return True
@@ -63,16 +63,16 @@ class Gathering:
             if not ready:
                 return
             for key, _ in ready:
-                self._receive(key.data, ended=key.fileobj == key.data.sentinel)
+                self._receive(key.data, key.fileobj)
 
     def statuses(self) -> list[RankStatus]:
         """Say how each rank stands; asks the stuck ones for their stacks."""
         return [self._status(rank) for rank in self._ranks]
 
-    def _receive(self, rank: RankProcess, *, ended: bool) -> None:
+    def _receive(self, rank: Rank, source: object) -> None:
         if rank.rank in self._died:
             return
-        message = rank.receive_last() if ended else rank.receive()
+        message = rank.receive(source)
         if isinstance(message, Question):
             self._answer(rank, message)
         elif message is None:
@@ -80,27 +80,27 @@ class Gathering:
         else:
             self._note_reply(rank, message)
 
-    def _answer(self, rank: RankProcess, question: Question) -> None:
+    def _answer(self, rank: Rank, question: Question) -> None:
         """Converse with one rank for as long as it asks again at once."""
         started = time.monotonic()
         message: Question | Reply | None = question
         while isinstance(message, Question):
             output = "".join(rank.new_output(name) for name in ("stdout", "stderr"))
             self.send(rank, self._ask(output + message.text).encode())
-            if not rank.connection.poll(_SAME_RANK_FIRST):
+            if not rank.poll(_SAME_RANK_FIRST):
                 break
-            message = rank.receive()
+            message = rank.receive(rank.sources[0])
         self._talked += time.monotonic() - started
         if isinstance(message, Reply):
             self._note_reply(rank, message)
 
-    def _note_reply(self, rank: RankProcess, reply: Reply) -> None:
+    def _note_reply(self, rank: Rank, reply: Reply) -> None:
         self.replies[rank.rank] = reply
         if reply.outcome is not Outcome.RETURNED and self._failed_at is None:
             self._failed_at = self._now()
 
-    def _note_death(self, rank: RankProcess) -> None:
-        for source in (rank.connection, rank.sentinel):
+    def _note_death(self, rank: Rank) -> None:
+        for source in rank.sources:
             self._selector.unregister(source)
         if rank.rank in self.replies:  # it has answered, and ended then: the next run will notice
             return
@@ -111,7 +111,7 @@ class Gathering:
         """Return the time on a clock that stands still while somebody debugs."""
         return time.monotonic() - self._talked
 
-    def _status(self, rank: RankProcess) -> RankStatus:
+    def _status(self, rank: Rank) -> RankStatus:
         ledger = rank.read_ledger()
         if rank.rank in self._died:
             died = self._died[rank.rank]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ import multiprocess
 from multiprocess import forkserver
 
 import pytest_vdist
-from pytest_vdist.ranks import _compat
+from pytest_vdist.backends.base import DeviceBackend
+from pytest_vdist.ranks import _compat, worker
+from pytest_vdist.ranks.process import RankProcess
+from pytest_vdist.ranks.world import Rendezvous
 
 _HOST = "127.0.0.1"
 _PRELOAD = [
@@ -33,55 +36,70 @@ _LONGEST_FOLDER = 60  # the path of a socket may have 107 bytes, and multiproces
 _PINNED = {
     "OMP_NUM_THREADS": "1",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "GLOO_SOCKET_IFNAME": "lo",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Launcher:
-    """Starts processes for one session, and serves the store of all its worlds on the loopback."""
+    """Starts processes for one session, and serves the store of all its worlds."""
 
-    def __init__(
-        self, start_method: str, rank_environment: Mapping[str, str], device_module: str = ""
-    ) -> None:
-        """Start nothing yet. `device_module` is what every rank imports; a fork server does it once."""
-        self.context: Any = multiprocess.get_context(start_method)
+    places = None
+
+    def __init__(self, backend: DeviceBackend, *, host: str = _HOST, interface: str = "lo") -> None:
+        """Start nothing yet. Stores are served on `host`; gloo talks over `interface`, or chooses for ""."""
+        device_module = backend.rank_setup.partition(":")[0]
+        self._backend = backend
+        self._host = host
+        self._pinned = {**_PINNED, **({"GLOO_SOCKET_IFNAME": interface} if interface else {})}
+        self._context: Any = multiprocess.get_context(backend.start_method)
         self._preload = [*_PRELOAD, device_module] if device_module else _PRELOAD
-        self._start_method = start_method
-        self._rank_environment = dict(rank_environment)
         self._store: Any = None
 
     def endpoint(self) -> tuple[str, int]:
         """Return host and port of the store that serves all worlds made by torch."""
         if self._store is None:
             self._store = self.new_store()
-        return _HOST, int(self._store.port)
+        return self._host, int(self._store.port)
 
     def new_store(self) -> Any:
-        """Serve a store on a free port of the loopback for as long as the returned object lives.
+        """Serve a store on a free port of the host for as long as the returned object lives.
 
         The socket is bound before anyone learns the port, so no other session can take it. It is an IPv4
         socket, because torch looks the peers' names up and `::ffff:127.0.0.1` can take seconds to resolve.
         """
-        listener = socket.create_server((_HOST, 0))
+        listener = socket.create_server((self._host, 0))
         port = listener.getsockname()[1]
         return _compat.TCPStore(
-            _HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+            self._host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
         )
+
+    def start(self, rank: int, world_size: int, devices: Sequence[str]) -> RankProcess:
+        """Start a rank on this machine; it sees `devices` as 0 and on, or all if none are named."""
+        host, port = self.endpoint()
+        return self.start_at(Rendezvous(host, port, rank, world_size, rank, world_size), devices)
+
+    def start_at(self, rendezvous: Rendezvous, devices: Sequence[str] = ()) -> RankProcess:
+        """Start a rank that has these numbers."""
+        environment = self.environment()
+        if self._backend.visible_devices_variable and devices:
+            environment[self._backend.visible_devices_variable] = ",".join(devices)
+        backend = self._backend
+        assignment = worker.Assignment(rendezvous, backend.device_type, environment, backend.rank_setup)
+        return RankProcess(self._context, assignment)
 
     def environment(self) -> dict[str, str]:
         """Return the environment that a rank starts with: the controller's, and what ranks need on top."""
-        pinned = {**_PINNED, _CACHE_VARIABLE: _compiler_cache()}
+        pinned = {**self._pinned, _CACHE_VARIABLE: _compiler_cache()}
         pinned = {name: value for name, value in pinned.items() if name not in os.environ}
-        return {**pinned, **os.environ, **self._rank_environment}
+        return {**pinned, **os.environ, **self._backend.rank_environment}
 
     @contextmanager
     def starting(self) -> Iterator[None]:
         """Hold while processes are started: variables that torch reads on import must be there already."""
         with _temporarily(self.environment()), _compat.hidden_main_module():
-            if self._start_method == "forkserver":
-                self.context.set_forkserver_preload(self._preload)
+            if self._backend.start_method == "forkserver":
+                self._context.set_forkserver_preload(self._preload)
                 with _temporarily({"PYTHONPATH": _python_path()}), _short_temporary_folder():
                     forkserver.ensure_running()
             yield

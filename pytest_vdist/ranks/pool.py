@@ -17,8 +17,10 @@ from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.leases import DeviceLeases
 from pytest_vdist.ranks import _compat, emission, wire
 from pytest_vdist.ranks.debugger import Ask
+from pytest_vdist.ranks.launcher import Launcher
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, WorldSpec
 from pytest_vdist.ranks.outcomes import RankOutcome, outcomes_of
+from pytest_vdist.ranks.rank import RankLauncher
 from pytest_vdist.ranks.team import RankLostError, Result, Team
 from pytest_vdist.ranks.teams import Devices, WarmTeams, device_slots, warn_of_lost_ranks
 
@@ -39,16 +41,19 @@ class RankPool:
         log_run: Callable[[int, float], None] = lambda _size, _seconds: None,
         ask: Ask = lambda _: "",
         post_mortem: bool = False,
+        launcher: RankLauncher | None = None,
     ) -> None:
         """Start nothing yet.
 
         `notify` is told how a slow start of ranks goes on, from another thread. `log_run` is told world size
         and seconds of each run, from its dispatch to its end. `ask` shows a text of a rank that is being
-        debugged and returns a line for it; with `post_mortem`, that is also any rank that raises.
+        debugged and returns a line for it; with `post_mortem`, that is also any rank that raises. `launcher`
+        starts the ranks, by default as processes of this machine, whose devices are leased for each run.
         """
         self._backend = backend
         self._log_run, self._ask, self._post_mortem = log_run, ask, post_mortem
-        self._teams = WarmTeams(backend, device_count, notify)
+        self._launcher = Launcher(backend) if launcher is None else launcher
+        self._teams = WarmTeams(backend, device_count, self._launcher, notify)
         self._leases = DeviceLeases(backend.name, device_slots(backend, device_count))
         self._serials = itertools.count(1)
         self._log_levels = _LogLevels()
@@ -161,7 +166,14 @@ class RankPool:
         ):
             message = f"world_size must be a whole number from 1 to {_MOST_RANKS}, got {world_size!r}"
             raise ValueError(message)
-        if world_size > len(self._leases.slots) and not self._backend.shares_device:
+        places = self._launcher.places
+        if places is not None and world_size > places:
+            message = (
+                f"world_size={world_size} needs {world_size} processes, torchrun has started {places}; "
+                "ask for fewer, start more, or mark the test"
+            )
+            raise ValueError(message)
+        if places is None and world_size > len(self._leases.slots) and not self._backend.shares_device:
             message = (
                 f"world_size={world_size} needs {world_size} devices of backend {self._backend.name!r}, "
                 f"this machine has {len(self._leases.slots)}; ask for fewer or mark the test"
@@ -177,7 +189,13 @@ class RankPool:
 
     @contextmanager
     def _leased(self, world_size: int) -> Iterator[Devices]:
-        """Hold a device for each rank; where ranks share one, so many places to run in."""
+        """Hold a device for each rank; where ranks share one, so many places to run in.
+
+        The processes of torchrun hold theirs all the time.
+        """
+        if self._launcher.places is not None:
+            yield ()
+            return
         if self._backend.shares_device:
             with self._leases.hold(min(world_size, len(self._leases.slots)), timeout=_LEASE_TIMEOUT):
                 yield ()

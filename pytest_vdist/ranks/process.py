@@ -63,6 +63,16 @@ class RankProcess:
         """A descriptor that becomes readable when the process has ended."""
         return int(self._process.sentinel)
 
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        return self.connection, self.sentinel
+
+    def send(self, message: bytes) -> None:
+        self.connection.send_bytes(message)
+
+    def poll(self, seconds: float) -> bool:
+        return bool(self.connection.poll(seconds))
+
     def ended(self) -> bool:
         return bool(wait([self.sentinel], 0))
 
@@ -71,17 +81,23 @@ class RankProcess:
         self._process.join(_EXIT_PATIENCE)
         return failures.exit_text(self._process.exitcode)
 
-    def receive(self) -> Reply | Question | None:
-        """Return the message that has come in; None if the connection has ended instead."""
-        try:
-            message: Reply | Question = wire.load_message(self.connection.recv_bytes())
-        except (EOFError, OSError):
-            return None
+    def receive(self, source: Any) -> Reply | Question | None:
+        """Return the message that has come in; None if there is none, because the process has ended."""
+        data = self.receive_bytes(source)
+        message: Reply | Question | None = None if data is None else wire.load_message(data)
         return message
 
-    def receive_last(self) -> Reply | Question | None:
-        """Return the message that an ended rank has left; a child of its own may hold the connection open."""
-        return self.receive() if self.connection.poll() else None
+    def receive_bytes(self, source: Any) -> bytes | None:
+        """Return the message as it came; an ended rank may have left one.
+
+        A child of a rank may hold the connection open, so that the end of the process alone tells of it.
+        """
+        if source == self.sentinel and not self.connection.poll():
+            return None
+        try:
+            return bytes(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            return None
 
     def read_ledger(self) -> LedgerReading:
         """Return which collectives the rank has entered, dead or alive."""

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_vdist.backends.base import DeviceBackend
-from pytest_vdist.ranks import _compat, ticking, worker
+from pytest_vdist.ranks import _compat, ticking
 from pytest_vdist.ranks.debugger import Ask
 from pytest_vdist.ranks.failures import (
     DistributedRunError,
@@ -19,10 +18,9 @@ from pytest_vdist.ranks.failures import (
     failure_of,
 )
 from pytest_vdist.ranks.gathering import Gathering
-from pytest_vdist.ranks.launcher import Launcher
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, Traffic, WorldSpec
 from pytest_vdist.ranks.process import RankProcess
-from pytest_vdist.ranks.world import Rendezvous
+from pytest_vdist.ranks.rank import Rank, RankLauncher
 
 _START_TIMEOUT = 120.0
 _NOTICE_EVERY = 1.0
@@ -47,8 +45,7 @@ class Team:
 
     def __init__(
         self,
-        launcher: Launcher,
-        backend: DeviceBackend,
+        launcher: RankLauncher,
         world_size: int,
         devices: Sequence[str],
         notify: Callable[[str], None],
@@ -59,17 +56,14 @@ class Team:
         self.world: tuple[WorldSpec, int] | None = None
         self._launcher = launcher
         self._store: Any = None
-        host, port = launcher.endpoint()
-        self._ranks: list[RankProcess] = []
+        self._ranks: list[Rank] = []
         self._selector = selectors.DefaultSelector()
         gathering = Gathering(self._ranks, self._selector, lambda _: "")
         try:
             with ticking.every(_NOTICE_EVERY, lambda: notify(_progress_text(gathering, world_size))):
                 with launcher.starting():
                     for rank in range(world_size):
-                        rendezvous = Rendezvous(host, port, rank, world_size)
-                        assignment = _assignment(launcher, backend, rendezvous, devices)
-                        self._add(RankProcess(launcher.context, assignment))
+                        self._add(launcher.start(rank, world_size, devices))
                 self._await_ready(gathering)
         except BaseException:
             self.kill()
@@ -77,7 +71,8 @@ class Team:
 
     @property
     def pids(self) -> list[int]:
-        return [rank.pid for rank in self._ranks]
+        """The process ids of the ranks of this machine that this process has started."""
+        return [rank.pid for rank in self._ranks if isinstance(rank, RankProcess)]
 
     def master_port(self, world: WorldSpec, *, new: bool) -> int:
         """Return the port of the store for `env://`: its own for each world that torch doesn't make."""
@@ -128,10 +123,10 @@ class Team:
     def closed(self) -> bool:
         return not self._ranks
 
-    def _add(self, rank: RankProcess) -> None:
+    def _add(self, rank: Rank) -> None:
         self._ranks.append(rank)
-        self._selector.register(rank.connection, selectors.EVENT_READ, rank)
-        self._selector.register(rank.sentinel, selectors.EVENT_READ, rank)
+        for source in rank.sources:
+            self._selector.register(source, selectors.EVENT_READ, rank)
 
     def _release(self, patience: float) -> None:
         self._selector.close()
@@ -167,16 +162,6 @@ class Team:
 
 def _progress_text(gathering: Gathering, world_size: int) -> str:
     return f"vdist: {len(gathering.replies)} of {world_size} ranks are ready"
-
-
-def _assignment(
-    launcher: Launcher, backend: DeviceBackend, rendezvous: Rendezvous, devices: Sequence[str]
-) -> worker.Assignment:
-    """Return what a rank is told; it sees the devices of its team alone, as 0 to world size - 1."""
-    environment = launcher.environment()
-    if backend.visible_devices_variable and devices:
-        environment[backend.visible_devices_variable] = ",".join(devices)
-    return worker.Assignment(rendezvous, backend.device_type, environment, backend.rank_setup)
 
 
 def _agreed(replies: dict[int, Reply], world_size: int) -> bool:

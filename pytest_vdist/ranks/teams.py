@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from pytest_vdist.backends.base import DeviceBackend
-from pytest_vdist.ranks.launcher import Launcher
+from pytest_vdist.ranks.rank import RankLauncher
 from pytest_vdist.ranks.team import Team
 
 _MOST_IDLE_RANKS = 16
@@ -29,11 +29,14 @@ def warn_of_lost_ranks(which: str) -> None:
 class WarmTeams:
     """Teams of one device backend, the one used last at the end."""
 
-    def __init__(self, backend: DeviceBackend, device_count: int, notify: Callable[[str], None]) -> None:
-        self._backend = backend
-        self._launcher = Launcher(
-            backend.start_method, backend.rank_environment, backend.rank_setup.partition(":")[0]
-        )
+    def __init__(
+        self,
+        backend: DeviceBackend,
+        device_count: int,
+        launcher: RankLauncher,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._launcher = launcher
         self._teams: OrderedDict[tuple[int, Devices], Team] = OrderedDict()
         self._most = _MOST_IDLE_RANKS if backend.shares_device else _TEAMS_PER_DEVICE * device_count
         self._notify = notify
@@ -59,7 +62,7 @@ class WarmTeams:
         """Start a team that is not kept."""
         while self._teams and sum(size for size, _ in self._teams) + world_size > self._most:
             self._teams.popitem(last=False)[1].close()
-        return Team(self._launcher, self._backend, world_size, devices, self._notify)
+        return Team(self._launcher, world_size, devices, self._notify)
 
     def close(self) -> None:
         while self._teams:

@@ -80,10 +80,10 @@ def rank_main(link: Link, assignment: Assignment) -> None:
     here = assignment.rendezvous
     os.environ.clear()
     os.environ.update(assignment.environment)
-    os.environ.update(RANK=str(here.rank), LOCAL_RANK=str(here.rank))
-    os.environ.update(WORLD_SIZE=str(here.world_size), LOCAL_WORLD_SIZE=str(here.world_size))
+    os.environ.update(RANK=str(here.rank), LOCAL_RANK=str(here.local_rank), GROUP_RANK=str(here.node))
+    os.environ.update(WORLD_SIZE=str(here.world_size), LOCAL_WORLD_SIZE=str(here.local_world_size))
     _set_up(assignment.rank_setup)
-    set_current_rank(RankContext(here.rank, here.world_size, here.rank, _device(assignment)))
+    set_current_rank(RankContext(here.rank, here.world_size, here.local_rank, _device(assignment), here.node))
     state = ProcessState(after_signal_change=lambda: _answer_with_stacks(stacks))
     debugger = RankDebugger(lambda text: _ask(link.connection, text))
     debugger.install()
@@ -182,7 +182,7 @@ def _set_up(function: str) -> None:
 def _device(assignment: Assignment) -> torch.device:
     if assignment.device_type == "cpu":
         return torch.device("cpu")
-    device = torch.device(assignment.device_type, assignment.rendezvous.rank)
+    device = torch.device(assignment.device_type, assignment.rendezvous.local_rank)
     torch.get_device_module(device).set_device(device)
     return device
 

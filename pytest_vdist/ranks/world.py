@@ -29,6 +29,9 @@ class Rendezvous:
     port: int
     rank: int
     world_size: int
+    local_rank: int
+    local_world_size: int
+    node: int = 0
 
 
 class World:
@@ -139,7 +142,7 @@ class World:
             InitSettings(
                 rank=self._rendezvous.rank,
                 world_size=self._rendezvous.world_size,
-                local_rank=self._rendezvous.rank,
+                local_rank=self._rendezvous.local_rank,
                 device_type=spec.device_type,
                 split_group=spec.split_group,
                 timeout=spec.timeout,
