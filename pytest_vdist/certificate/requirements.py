@@ -16,6 +16,7 @@ from typing import Any
 SCHEMA = "vdist-requirements/1"
 REGISTRY_FILE = Path(__file__).with_name("requirements.toml")
 _AREA = re.compile(r"[A-Z][A-Z0-9]*")
+_VERSION = re.compile(r"\d{4}\.\d+")
 _ID = re.compile(r"VD-([A-Z][A-Z0-9]*)-\d{3}")
 
 
@@ -35,7 +36,8 @@ class Level(StrEnum):
 class Requirement:
     """One property of a coordinator.
 
-    `chapter` is the folder of the suites that tests it, `min_world_size` the fewest ranks that can show it.
+    `chapter` is the folder of the suites that tests it, `min_world_size` the fewest ranks that can show it,
+    `rationale` why it is required, `profiles` the sets of requirements that a verdict is about.
     """
 
     id: str
@@ -44,13 +46,18 @@ class Requirement:
     chapter: str
     min_world_size: int
     text: str
+    rationale: str = ""
+    profiles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Registry:
-    """All requirements by id, in the order of the file, and the titles of their areas."""
+    """All requirements by id, in the order of the file, the titles of their areas, and what profiles mean."""
 
+    spec_version: str
     areas: Mapping[str, str]
+    rationales: Mapping[str, str]
+    profiles: Mapping[str, str]
     requirements: Mapping[str, Requirement]
 
     def require(self, ids: tuple[str, ...]) -> tuple[Requirement, ...]:
@@ -83,9 +90,61 @@ def parse_registry(text: str, *, source: str) -> Registry:
     schema = tables.pop("schema", None)
     if schema != SCHEMA:
         raise RequirementsError(f"{source}: schema must be {SCHEMA!r}, got {schema!r}")
+    version = tables.pop("spec_version", None)
+    if not (isinstance(version, str) and _VERSION.fullmatch(version)):
+        raise RequirementsError(f'{source}: spec_version must look like "2026.1", got {version!r}')
     areas = _areas(tables.pop("areas", None), source)
-    requirements = {id_: _requirement(id_, entry, areas, source) for id_, entry in tables.items()}
-    return Registry(MappingProxyType(areas), MappingProxyType(requirements))
+    common = _Common(
+        areas,
+        _texts("profiles", tables.pop("profiles", None), source),
+        tables.pop("area_profiles", {}),
+        _texts("rationales", tables.pop("rationales", None), source),
+    )
+    _check_common(common, source)
+    requirements = {id_: _requirement(id_, entry, common, source) for id_, entry in tables.items()}
+    return Registry(
+        version,
+        MappingProxyType(areas),
+        MappingProxyType(common.rationales),
+        MappingProxyType(common.profiles),
+        MappingProxyType(requirements),
+    )
+
+
+@dataclass(frozen=True)
+class _Common:
+    """What the requirements of an area have in common."""
+
+    areas: dict[str, str]
+    profiles: dict[str, str]
+    area_profiles: dict[str, list[str]]
+    rationales: dict[str, str]
+
+
+def _check_common(common: _Common, source: str) -> None:
+    for table, entries in (("area_profiles", common.area_profiles), ("rationales", common.rationales)):
+        for area in common.areas:
+            if area not in entries:
+                raise RequirementsError(f"{source}: [{table}] has no entry for the area {area!r}")
+        for area in entries:
+            if area not in common.areas:
+                raise RequirementsError(f"{source}: [{table}]: area {area!r} is not in [areas]")
+    for area, names in common.area_profiles.items():
+        _check_profiles(names, common.profiles, f"{source}: [area_profiles]: {area}")
+
+
+def _check_profiles(names: object, known: Mapping[str, str], place: str) -> None:
+    if not isinstance(names, list) or not names or any(name not in known for name in names):
+        raise RequirementsError(f"{place} must list some of the profiles {', '.join(known)}, got {names!r}")
+
+
+def _texts(name: str, table: object, source: str) -> dict[str, str]:
+    if not isinstance(table, dict) or not table:
+        raise RequirementsError(f"{source}: [{name}] must have at least one entry, got {table!r}")
+    for key, text in table.items():
+        if not _is_text(text):
+            raise RequirementsError(f"{source}: [{name}]: {key} must be a text, got {text!r}")
+    return table
 
 
 def _areas(table: object, source: str) -> dict[str, str]:
@@ -125,7 +184,11 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 
 
-def _requirement(id_: str, entry: Any, areas: Mapping[str, str], source: str) -> Requirement:
+_OPTIONAL = ("profiles", "rationale")
+
+
+def _requirement(id_: str, entry: Any, common: _Common, source: str) -> Requirement:
+    areas = common.areas
     match = _ID.fullmatch(id_)
     if match is None:
         raise RequirementsError(f"{source}: requirement id must look like VD-AR-001, got {id_!r}")
@@ -135,15 +198,29 @@ def _requirement(id_: str, entry: Any, areas: Mapping[str, str], source: str) ->
     if not isinstance(entry, dict):
         raise RequirementsError(f"{source}: {id_} must be a table, got {entry!r}")
     for key in entry:
-        if key not in _CHECKS:
+        if key not in _CHECKS and key not in _OPTIONAL:
             raise RequirementsError(
-                f"{source}: {id_}: unknown key {key!r}; the keys are {', '.join(_CHECKS)}"
+                f"{source}: {id_}: unknown key {key!r}; the keys are {', '.join((*_CHECKS, *_OPTIONAL))}"
             )
     for key, (is_valid, expected) in _CHECKS.items():
         if key not in entry:
             raise RequirementsError(f"{source}: {id_}: {key} is missing; it must be {expected}")
         if not is_valid(entry[key]):
             raise RequirementsError(f"{source}: {id_}: {key} must be {expected}, got {entry[key]!r}")
+    rationale = entry.get("rationale", common.rationales[area])
+    if not _is_text(rationale):
+        raise RequirementsError(f"{source}: {id_}: rationale must be a text, got {rationale!r}")
+    added = entry.get("profiles")
+    if added is not None:
+        _check_profiles(added, common.profiles, f"{source}: {id_}: profiles")
+    of_both = {*common.area_profiles[area], *(added or ())}
     return Requirement(
-        id_, area, Level(entry["level"]), entry["chapter"], entry["min_world_size"], entry["text"]
+        id_,
+        area,
+        Level(entry["level"]),
+        entry["chapter"],
+        entry["min_world_size"],
+        entry["text"],
+        rationale,
+        tuple(name for name in common.profiles if name in of_both),
     )

@@ -13,8 +13,16 @@ from pytest_vdist.certificate.requirements import (
 
 VALID = """
 schema = "vdist-requirements/1"
+spec_version = "2026.1"
 [areas]
 AR = "All-reduce"
+[profiles]
+core = "What all need."
+numerics = "Bits."
+[area_profiles]
+AR = ["core"]
+[rationales]
+AR = "Sums are everywhere."
 [VD-AR-001]
 level = "MUST"
 chapter = "collectives"
@@ -46,8 +54,24 @@ def test_a_valid_registry_gives_its_requirements_by_id() -> None:
     parsed = parse_registry(VALID, source="x.toml")
     assert parsed.areas == {"AR": "All-reduce"}
     assert parsed.require(("VD-AR-001",)) == (
-        Requirement("VD-AR-001", "AR", Level.MUST, "collectives", 2, "The result is the sum."),
+        Requirement(
+            "VD-AR-001",
+            "AR",
+            Level.MUST,
+            "collectives",
+            2,
+            "The result is the sum.",
+            "Sums are everywhere.",
+            ("core",),
+        ),
     )
+    assert parsed.spec_version == "2026.1"
+
+
+def test_an_entry_has_a_rationale_of_its_own_and_more_profiles_than_its_area() -> None:
+    own = VALID + 'profiles = ["numerics"]\nrationale = "Bits count."\n'
+    (entry,) = parse_registry(own, source="x.toml").require(("VD-AR-001",))
+    assert (entry.rationale, entry.profiles) == ("Bits count.", ("core", "numerics"))
 
 
 def test_an_unknown_id_is_refused_with_the_nearest_known_ones() -> None:
@@ -64,6 +88,24 @@ def test_an_unknown_id_that_resembles_none_is_refused_with_the_areas() -> None:
     ("old", "new", "message"),
     [
         ('"vdist-requirements/1"', '"v2"', "x.toml: schema must be 'vdist-requirements/1', got 'v2'"),
+        ('"2026.1"', "2026.1", 'x.toml: spec_version must look like "2026.1", got 2026.1'),
+        (
+            '["core"]',
+            '["cor"]',
+            "x.toml: [area_profiles]: AR must list some of the profiles core, numerics, got ['c",
+        ),
+        ("AR = [", "BC = [", "x.toml: [area_profiles] has no entry for the area 'AR'"),
+        (
+            "[rationales]\nAR",
+            "[rationales]\nBC = 'b'\nAR",
+            "x.toml: [rationales]: area 'BC' is not in [areas]",
+        ),
+        (
+            "level =",
+            "profiles = 3\nlevel =",
+            "x.toml: VD-AR-001: profiles must list some of the profiles core,",
+        ),
+        ("level =", "rationale = ''\nlevel =", "x.toml: VD-AR-001: rationale must be a text, got ''"),
         ("[areas]", "[areas", "x.toml: not valid TOML: "),
         ("[areas]\n", "[VD-AR-002]\n", "x.toml: [areas] must name at least one area, got None"),
         ('AR = "All', 'ar = "All', "x.toml: area 'ar' must be upper-case letters and digits"),
@@ -87,8 +129,8 @@ def test_an_unknown_id_that_resembles_none_is_refused_with_the_areas() -> None:
         ('level = "MUST"\n', "", "x.toml: VD-AR-001: level is missing; it must be one of MUST, SHOULD, MAY"),
         ("level =", 'color = "red"\nlevel =', "VD-AR-001: unknown key 'color'; the keys are level, chapter,"),
         (
-            '[areas]\nAR = "All-reduce"',
-            'VD-AR-002 = 1\n[areas]\nAR = "A"',
+            'spec_version = "2026.1"',
+            'spec_version = "2026.1"\nVD-AR-002 = 1',
             "x.toml: VD-AR-002 must be a table, got 1",
         ),
     ],
