@@ -22,20 +22,19 @@ from .verification import agree, layout_differences, parameter_differences
 Tensor = torch.Tensor
 Compile = Callable[..., Callable[..., Tensor]]
 DEVICE_TYPE = "VDIST_DEVICE_TYPE"
-_DYNAMO = "torch._dynamo"  # costs seconds where nothing is compiled
 PROMPTS, PROMPT_LENGTH, NEW_TOKENS = 5, 6, 6
+_COMPILER = "torch._dynamo"
 
 
 def main(config: ModelConfig, compile_: Compile, arguments: Sequence[str] | None = None) -> int:
     """Run one example on a rank that torchrun started, and return its exit code.
 
-    `compile_(function, mode=...)` compiles. Rank 0 prints a line that sums up, every rank what it found wrong.
+    `compile_(function, mode=...)` compiles. Rank 0 prints a line that sums up, every rank what is wrong.
     """
     asked = _parser(config).parse_args(arguments)
     with parallel_environment(asked.device) as world:
         layouts = _layouts(asked, config, world.world_size)
-        given = prompts(config, _DYNAMO = "torch._dynamo"  # costs seconds where nothing is compiled
-PROMPTS, PROMPT_LENGTH)
+        given = prompts(config, PROMPTS, PROMPT_LENGTH)
         expected = _expected(world, config, given)
         wrong = [
             f"{layout}, {mode}: {text}"
@@ -74,8 +73,8 @@ def _differences_in(
     with groups_for(layout) as groups:
         stage = Stage(config, layout, groups, given.shape[0])
         found = differences(stage, given, expected.tokens, compile_(stage.forward))
-        if _DYNAMO in sys.modules:
-            torch.compiler.reset()  # torch counts how often a function was compiled, whatever stage it was for
+        if _COMPILER in sys.modules:  # its import takes seconds
+            torch.compiler.reset()  # torch counts how often a function is compiled, of whatever stage it is
         return found
 
 
