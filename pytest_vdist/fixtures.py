@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from pytest_vdist import repeats, terminal
 from pytest_vdist.backends.registry import availability
 from pytest_vdist.mutation.control_run import stand_in_of
-from pytest_vdist.options import EFFORTS, GroupLimits, options_of
+from pytest_vdist.options import EFFORTS, PROGRAMS_FOR_A_COMPILED_ONE, GroupLimits, options_of
 from pytest_vdist.run_log import run_log_of
 
 if TYPE_CHECKING:
@@ -278,19 +279,26 @@ def program_search(
 ) -> ProgramSearch:
     """Run random programs, as many as --vdist-effort says, until one fails; see `ProgramSearch`."""
     from pytest_vdist.program_run import search  # noqa: PLC0415 - imports hypothesis, which an unused plugin must not
+    from pytest_vdist.programs.compiled import is_compilable  # noqa: PLC0415
     from pytest_vdist.programs.model import Program  # noqa: PLC0415
 
     options = options_of(request.config)
 
-    def run(*, world_size: int) -> None:
+    def run(*, world_size: int, compile_mode: str | None = None) -> None:
         __tracebackhide__ = True
+        run_one = partial(program_run, compile_mode=compile_mode)
         if options.replay is None:
-            search(program_run, program_scope(world_size), EFFORTS[options.effort], options.seed)
+            scope, count = program_scope(world_size), EFFORTS[options.effort]
+            if compile_mode is not None:
+                scope, count = scope.of_collectives(), count // PROGRAMS_FOR_A_COMPILED_ONE
+            search(run_one, scope, count, options.seed)
             return
         program = Program.from_json(options.replay)
         if program.world_size != world_size:
             pytest.skip(f"not run: the program of --vdist-replay is one of {program.world_size} ranks")
-        program_run(program)
+        if compile_mode is not None and not is_compilable(program):
+            pytest.skip("not run: the program of --vdist-replay is not one of collectives alone")
+        run_one(program)
 
     return run
 

@@ -26,7 +26,8 @@ MAX_WORLD_SIZE = 1024
 LONGEST_GROUP_TIMEOUT = 86_400
 UNSET = "none"
 MAX_REPEATS = 10_000
-EFFORTS = {"smoke": 60, "default": 500, "certify": 10_000}
+EFFORTS = {"smoke": 60, "default": 500, "certify": 10_000}  # random programs for each world size
+PROGRAMS_FOR_A_COMPILED_ONE = 10  # to compile one takes as long as to run that many, or longer
 """Random programs for each world size."""
 LARGEST_SEED = 2**32 - 1
 VARIABLE_PREFIX = "VDIST_"

@@ -6,11 +6,12 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
 
+from pytest_vdist.programs.compiled import execute_compiled
 from pytest_vdist.programs.drawing import Scope
 from pytest_vdist.programs.explanation import describe, headline
 from pytest_vdist.programs.interpreter import execute
@@ -18,6 +19,7 @@ from pytest_vdist.programs.judgement import divergence_of
 from pytest_vdist.programs.model import Program
 from pytest_vdist.programs.reduction import reduced
 from pytest_vdist.programs.script import Setting, script_of
+from pytest_vdist.ranks.compilation import compiled, forget_compiled_functions
 from pytest_vdist.ranks.failures import DistributedRunError
 from pytest_vdist.ranks.world import coordinator, own_coordinator
 from pytest_vdist.strategies import programs
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _DEADLINE = 10.0
 _SHORT_DEADLINE = 2.0
 _LONGEST_REDUCTION = 25.0
+_COMPILING = 120.0  # seconds that a compiler may take for one program, on a busy machine
 _BLAMED = re.compile(r"raised by call (\d+) of the program")
 _CURRENT_TEST = "PYTEST_CURRENT_TEST"
 
@@ -68,9 +71,10 @@ class _Failure:
 class ProgramSearch(Protocol):
     """Type of the fixture `program_search`."""
 
-    def __call__(self, *, world_size: int) -> None:
+    def __call__(self, *, world_size: int, compile_mode: str | None = None) -> None:
         """Run random programs of `world_size` ranks, as many as --vdist-effort says, until one fails.
 
+        With a `compile_mode` they are of collectives alone, fewer, and each is one function compiled so.
         They are the same ones for the same --vdist-seed; with --vdist-replay, that program is run instead.
         Raises ProgramFailedError for the smallest failing one that is found.
         """
@@ -93,15 +97,16 @@ class ProgramRun:
         self._failures: dict[str, _Failure] = {}
         self._settled = False
 
-    def __call__(self, program: Program) -> None:
+    def __call__(self, program: Program, *, compile_mode: str | None = None) -> None:
         """Run a program on warm ranks, in one dispatch, and compare what every rank gets with the oracle.
 
-        Raises ProgramFailedError. Where ranks raised, died or were stuck, which costs new ranks each time,
-        the program is made smaller at once, for at most 25 s; what Hypothesis tries after that within the
-        test is rejected. Raises InvalidProgramError for a program that has no one right result.
+        With a `compile_mode` the program, of collectives alone, is one function compiled so. Raises
+        ProgramFailedError. Where ranks raised, died or were stuck, which costs new ranks each time, the
+        program is made smaller at once, for at most 25 s; what Hypothesis tries after that within the test is
+        rejected. Raises InvalidProgramError for a program that has no one right result.
         """
         __tracebackhide__ = True
-        self._begin_test()
+        self._begin_test(compile_mode)
         text = program.to_json() if self._failures else ""
         failure = self._failures.get(text)
         if failure is None and self._settled:
@@ -112,9 +117,10 @@ class ProgramRun:
             self._failures[program.to_json()] = failure
             raise ProgramFailedError(failure.program, failure.problem, self._setting) from None
 
-    def _begin_test(self) -> None:
-        test = os.environ.get(_CURRENT_TEST, "")
+    def _begin_test(self, compile_mode: str | None) -> None:
+        test = f"{os.environ.get(_CURRENT_TEST, '')} {compile_mode}"
         if test != self._test:
+            self._setting = replace(self._setting, compile_mode=compile_mode)
             self._test = test
             self._failures.clear()
             self._settled = False
@@ -129,9 +135,21 @@ class ProgramRun:
 
     def _problem(self, program: Program, timeout: float) -> str:
         """Return what is wrong with what the ranks got. Raises DistributedRunError where they got nothing."""
-        reports = self._run(
-            execute, coordinator, own_coordinator, program, world_size=program.world_size, timeout=timeout
-        )
+        mode, size = self._setting.compile_mode, program.world_size
+        if mode is None:
+            reports = self._run(
+                execute, coordinator, own_coordinator, program, world_size=size, timeout=timeout
+            )
+        else:
+            reports = self._run(
+                execute_compiled,
+                coordinator,
+                _compiled_afresh,
+                program,
+                mode,
+                world_size=size,
+                timeout=timeout + _COMPILING,
+            )
         found = divergence_of(program, reports, self._setting.accumulate)
         return "" if found is None else headline(program, found)
 
@@ -155,6 +173,12 @@ class ProgramRun:
         blamed = _BLAMED.search(problem)
         reduced(program, fails, None if blamed is None else int(blamed[1]))
         return smallest
+
+
+def _compiled_afresh(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """Compile a function as if it were the first: torch limits recompilations of one code."""
+    forget_compiled_functions()
+    return compiled(function, mode, fullgraph=False)  # gather, of some ranks alone, breaks the graph
 
 
 def _be_ready(world: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -47,6 +47,7 @@ class Scope:
     """What programs may use: numbers of ranks, dtypes by name, operations that are not there.
 
     `own_groups` are made and destroyed within a program, which costs far more than its other calls.
+    Without `layouts` calls take tensors as they are, and no copies in other layouts.
     """
 
     world_size: int = 2
@@ -54,6 +55,12 @@ class Scope:
     movement_dtypes: tuple[str, ...] = ("float32", "bfloat16", "int64", "uint8", "bool")
     unsupported: tuple[str, ...] = ()
     own_groups: bool = True
+    layouts: bool = True
+
+    def of_collectives(self) -> Scope:
+        """Return the scope of programs that can be one compiled function: collectives alone."""
+        others = (kind for kind in dict.fromkeys(_KINDS) if kind not in COLLECTIVES)
+        return replace(self, unsupported=(*self.unsupported, *others), own_groups=False, layouts=False)
 
 
 def program_from(scope: Scope, data: bytes, seed: int = 0) -> Program:
@@ -190,7 +197,7 @@ class _Drawing:
 
     def _layout(self, choose: _Bytes, operand: Operand) -> Operand:
         byte = choose.byte()
-        layout = _LAYOUTS[byte % len(_LAYOUTS)] if byte >= 160 else AS_IT_IS
+        layout = _LAYOUTS[byte % len(_LAYOUTS)] if byte >= 160 and self._scope.layouts else AS_IT_IS
         dims = next(len(shape) for shape in self._forms[operand.value].shapes if shape is not None)
         if layout != AS_IT_IS and not layout_fits(layout, (1,) * dims):
             layout = AS_IT_IS

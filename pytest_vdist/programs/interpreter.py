@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,13 +33,6 @@ def execute(world: Coordinator, kept: MakeCoordinator, own: MakeCoordinator, pro
         return run.report()
     finally:
         run.close()
-
-
-def execute_all(
-    world: Coordinator, kept: MakeCoordinator, own: MakeCoordinator, programs: Sequence[Program]
-) -> list[Report]:
-    """Carry out programs one after the other."""
-    return [execute(world, kept, own, program) for program in programs]
 
 
 class _Run:

@@ -116,15 +116,37 @@ sys.exit(bool(wrong))
 """
 
 
+_CAPTURED = """
+def captured(function):
+    def call(*tensors):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                function(*tensors)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            results = function(*tensors)
+        graph.replay()
+        return results
+    return call
+"""
+
+
 @dataclass(frozen=True)
 class Setting:
-    """Where a program ran: `target` is "pkg.mod:factory" or "file.py:factory" of the implementation."""
+    """Where a program ran: `target` is "pkg.mod:factory" or "file.py:factory" of the implementation.
+
+    With a `compile_mode` it was one function that was compiled so.
+    """
 
     target: str
     device_type: str = "cpu"
     rank_setup: str = ""
     split_group: bool = False
     accumulate: Mapping[str, str] | None = None
+    compile_mode: str | None = None
 
 
 def script_of(program: Program, setting: Setting) -> str:
@@ -148,13 +170,16 @@ def script_of(program: Program, setting: Setting) -> str:
         for number, groups in enumerate(program.groups)
         if number
     ]
+    if setting.compile_mode == "cudagraph":
+        parts.append(_CAPTURED)
     for rank in range(program.world_size):
         parts.append(f"\nif RANK == {rank}:")
-        lines = [
-            line
-            for each in statements_of(program, rank)
-            for line in _lines(program, rank, each, expectations)
-        ]
+        mode = setting.compile_mode
+        lines = (
+            _plain(program, rank, expectations)
+            if mode is None
+            else _compiled(program, rank, expectations, mode)
+        )
         parts += [f"    {line}" for line in lines or ["pass"]]
     return "\n".join(parts) + "\n" + _END
 
@@ -171,6 +196,30 @@ def _factory(setting: Setting) -> tuple[str, str]:
     else:
         lines += ["import importlib", "", f"vendor = importlib.import_module({module!r})"]
     return "\n".join(lines), f"vendor.{name}"
+
+
+def _plain(program: Program, rank: int, expectations: list[list[Expected]]) -> list[str]:
+    return [
+        line for each in statements_of(program, rank) for line in _lines(program, rank, each, expectations)
+    ]
+
+
+def _compiled(program: Program, rank: int, expectations: list[list[Expected]], mode: str) -> list[str]:
+    """Write the calls as one function that is compiled, and look at what it returns."""
+    statements = statements_of(program, rank)
+    calls = [each for each in statements if each.call is not None]
+    lines = [
+        line for each in statements if each.call is None for line in _lines(program, rank, each, expectations)
+    ]
+    inputs = ", ".join(each.code.partition(" ")[0] for each in statements if each.call is None)
+    results = ", ".join(each.result for each in calls)
+    lines += [f"def program({inputs}):", *(f"    {each.code}" for each in calls), f"    return [{results}]"]
+    compiler = {
+        "eager": "program",
+        "cudagraph": "captured(program)",
+    }.get(mode, f"torch.compile(program, backend={mode!r})")
+    lines.append(f"[{results}] = {compiler}({inputs})")
+    return lines + [_lines(program, rank, each, expectations)[1] for each in calls]
 
 
 def _lines(

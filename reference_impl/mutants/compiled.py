@@ -84,6 +84,15 @@ def compiled_sums_share_a_buffer(patch: Patch) -> None:
         return _Stand(group, all_reduce)
 
 
+@mutant(DEFECT, "VD-PRG-004", compile_mode="aot_eager")
+def only_float32_is_summed_in_compiled_code(patch: Patch) -> None:
+    """In compiled code all_reduce of another dtype than float32 gives each rank its own input."""
+
+    @patch.around(Operators, "all_reduce")
+    def all_reduce(original: Original, self: Operators, input_: Tensor) -> Tensor:
+        return original(self, input_) if input_.dtype == torch.float32 else input_.clone()
+
+
 @mutant(DEFECT, "VD-CMP-004", compile_mode="aot_eager")
 def compiled_gathers_come_backwards(patch: Patch) -> None:
     """In compiled code the gathered parts come in descending order of the ranks."""

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_vdist.programs.model import Call, Groups, Input, Operand, Program
+from pytest_vdist.programs.script import Setting, script_of
+
 pytestmark = pytest.mark.usefixtures("plain_sessions")
 
 SEARCH = """
@@ -107,3 +110,32 @@ def test_a_text_that_is_no_program_is_an_error_that_says_so(pytester: pytest.Pyt
     pytester.makepyfile(SEARCH)
     result = pytester.runpytest_subprocess("--vdist-backend=cpu", "--vdist-replay={}")
     result.stdout.fnmatch_lines(["*ValueError: this is no program (KeyError: 'world_size'): '{}'"])
+
+
+def test_a_compiled_program_is_a_script_that_compiles_it(tmp_path: Path) -> None:
+    program = Program(
+        world_size=2,
+        groups=(Groups(((0, 1),)), Groups(((1, 0),))),
+        inputs=(Input((3, 2), "bfloat16"),),
+        calls=(
+            Call("all_reduce", 0, (Operand("x0"),)),
+            Call("gather", 1, (Operand("y0"),), root=1),
+            Call("broadcast", 1, (Operand("y0"),)),
+        ),
+    )
+    script = tmp_path / "program.py"
+    setting = Setting(
+        "pytest_vdist.implementations.reference:ReferenceImplementation", compile_mode="aot_eager"
+    )
+    script.write_text(script_of(program, setting), encoding="utf-8")
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(script),
+    ]
+    result = subprocess.run(torchrun, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert sorted(result.stdout.splitlines()) == ["rank 0: all is right", "rank 1: all is right"]
