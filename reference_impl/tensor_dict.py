@@ -97,19 +97,35 @@ def split(
     if not isinstance(tensor_dict, dict):
         raise TypeError(f"a tensor dict is a dict, not {type(tensor_dict).__name__}")
     tensors: list[tuple[TensorMetadata, torch.Tensor]] = []
+    skeleton = {
+        key: _described(value, key, device_type, slicing, tensors) for key, value in tensor_dict.items()
+    }
+    return skeleton, tensors
 
-    def describe(value: Any, top_key: str) -> Any:
-        if isinstance(value, dict):
-            return {key: describe(inner, top_key) for key, inner in value.items()}
-        if not isinstance(value, torch.Tensor):
-            return value
-        _require_on_group_device(value, top_key, device_type)
-        own = slicing if value.device.type == device_type else Slicing()
-        metadata = own.metadata(top_key, value, on_cpu=value.device.type == "cpu")
-        tensors.append((metadata, value))
-        return metadata
 
-    return {key: describe(value, key) for key, value in tensor_dict.items()}, tensors
+def _described(
+    value: Any,
+    top_key: str,
+    device_type: str,
+    slicing: Slicing,
+    tensors: list[tuple[TensorMetadata, torch.Tensor]],
+) -> Any:
+    """Put tensors into the list, and metadata in their place.
+
+    Not a function inside `split`: one that calls itself refers to itself, and would keep the tensors until
+    Python looks for cycles.
+    """
+    if isinstance(value, dict):
+        return {
+            key: _described(inner, top_key, device_type, slicing, tensors) for key, inner in value.items()
+        }
+    if not isinstance(value, torch.Tensor):
+        return value
+    _require_on_group_device(value, top_key, device_type)
+    own = slicing if value.device.type == device_type else Slicing()
+    metadata = own.metadata(top_key, value, on_cpu=value.device.type == "cpu")
+    tensors.append((metadata, value))
+    return metadata
 
 
 def places(skeleton: TensorDict) -> Iterator[tuple[TensorDict, Any, TensorMetadata]]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,19 @@ def test_the_dictionary_of_the_caller_is_left_alone() -> None:
     inner = {"t": torch.ones(1)}
     split({"n": inner}, "cpu", Slicing())
     assert isinstance(inner["t"], torch.Tensor)
+
+
+def test_tensors_end_with_their_dictionary() -> None:
+    """Nothing waits for Python to look for cycles before it lets go of them."""
+    tensor = torch.ones(2)
+    end = weakref.ref(tensor)
+    described = split({"t": tensor, "nested": {"t": tensor}}, "cpu", Slicing())
+    gc.disable()
+    try:
+        del tensor, described
+        assert end() is None
+    finally:
+        gc.enable()
 
 
 def test_places_come_in_the_order_of_the_tensors() -> None:
