@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from pytest_vdist import repeats, terminal
+from pytest_vdist import nodes, repeats, terminal
 from pytest_vdist.backends.registry import availability
 from pytest_vdist.mutation.control_run import stand_in_of
 from pytest_vdist.options import EFFORTS, PROGRAMS_FOR_A_COMPILED_ONE, GroupLimits, options_of
@@ -368,3 +368,4 @@ def _rank_pools(request: pytest.FixtureRequest) -> Iterator[Callable[[str], _Run
     yield runner_of
     for runner in runners.values():
         runner.pool.close()
+                launcher=nodes.launcher_of(config, backend),

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from pytest_vdist import nodes
 from pytest_vdist._compat import fixture_definition
 from pytest_vdist.backends.base import BackendError, DeviceBackend
 from pytest_vdist.backends.registry import require_devices
@@ -109,20 +110,24 @@ def _parametrize_world_size(metafunc: pytest.Metafunc, options: Options) -> None
             f"{metafunc.definition.nodeid} takes world_size from pytest-vdist, which needs its fixture "
             f"backend as well, but the project has a backend of its own; rename that"
         )
-    wanted = _wanted_world_sizes(metafunc)
+    wanted, wanted_nodes = _wanted_world_sizes(metafunc), nodes.wanted_nodes(metafunc.definition)
+    topology = nodes.topology_of(metafunc.config)
     cases: list[object] = []
     for chosen in options.backends:
         selected = options.world_sizes_on(chosen)
-        sizes = wanted.choose(selected)
+        placed = tuple(size for size in selected if wanted_nodes.allows(topology.nodes_of(size)))
+        sizes = wanted.choose(placed)
         cases += [pytest.param(chosen.name, size, id=f"{chosen.name}-{size}") for size in sizes]
-        if not sizes:
-            cases.append(_not_run(chosen, wanted, selected))
+        if not sizes and wanted.choose(selected):
+            cases.append(_not_run(chosen, wanted, nodes.want_of_nodes(wanted_nodes, metafunc.config)))
+        elif not sizes:
+            reason = f"not run: needs {wanted}, selected {', '.join(map(str, selected)) or 'none'}"
+            cases.append(_not_run(chosen, wanted, reason))
     _add(metafunc, ("backend", "world_size"), cases)
 
 
-def _not_run(chosen: DeviceBackend, wanted: WorldSizes, selected: tuple[int, ...]) -> object:
+def _not_run(chosen: DeviceBackend, wanted: WorldSizes, reason: str) -> object:
     """Return the item of a test that cannot run, under the id of the smallest size that could."""
-    reason = f"not run: needs {wanted}, selected {', '.join(map(str, selected)) or 'none'}"
     return pytest.param(
         chosen.name,
         wanted.smallest,
@@ -196,6 +201,7 @@ def _declared_compile_modes(implementation: ImplementationSpec, device_type: str
 
 def refuse_what_is_missing(options: Options) -> None:
     """Raise pytest.UsageError for a device, a world size or a mode that was asked for and is not there."""
+    _require_processes(options)
     try:
         for chosen in options.backends if options.is_given("backend") else ():
             _require_devices(chosen, options)
@@ -211,10 +217,26 @@ def refuse_what_is_missing(options: Options) -> None:
         raise pytest.UsageError(str(error)) from error
 
 
+def _require_processes(options: Options) -> None:
+    """Raise pytest.UsageError for a world size that torchrun has too few processes for."""
+    too_large = [size for size in options.world_sizes if size > (options.processes or size)]
+    if options.is_given("world_sizes") and too_large:
+        raise pytest.UsageError(
+            f"world size must be at most the number of torchrun's processes, here {options.processes}, "
+            f"got {too_large[0]} from {options.origin('world_sizes')}; start more with --nnodes and "
+            f"--nproc-per-node, or pass --vdist-world-sizes={options.processes}"
+        )
+
+
 def _require_devices(chosen: DeviceBackend, options: Options) -> None:
     found = require_devices(chosen, origin=options.origin("backend"))
     too_large = [size for size in options.world_sizes if size > found.device_count]
-    if options.is_given("world_sizes") and not chosen.shares_device and too_large:
+    if (
+        options.processes is None
+        and options.is_given("world_sizes")
+        and not chosen.shares_device
+        and too_large
+    ):
         enough = ",".join(map(str, options.world_sizes_on(chosen))) or found.device_count
         raise pytest.UsageError(
             f"world size must be at most the number of {chosen.name} devices, here {found.device_count}, "

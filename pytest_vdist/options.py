@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ ALL_COMPILE_MODES = ("all",)
 MAX_WORLD_SIZE = 1024
 LONGEST_GROUP_TIMEOUT = 86_400
 UNSET = "none"
+LAUNCHERS = ("auto", "local", "torchrun")
 MAX_REPEATS = 10_000
 EFFORTS = {"smoke": 60, "default": 500, "certify": 10_000}  # random programs for each world size
 PROGRAMS_FOR_A_COMPILED_ONE = 10  # to compile one takes as long as to run that many, or longer
@@ -145,6 +146,22 @@ def _parse_group_timeout(text: str) -> float:
             text,
         )
     return seconds
+
+
+def _parse_launcher(text: str) -> str:
+    if text not in LAUNCHERS:
+        raise BadValueError(f"launcher must be one of {', '.join(LAUNCHERS)}", text)
+    return text
+
+
+def _parse_path(text: str) -> str:
+    if not text.strip():
+        raise BadValueError("path must not be empty", text)
+    return text
+
+
+def _parse_profiles(text: str) -> tuple[str, ...]:
+    return _distinct("profiles", tuple(part.strip() for part in text.split(",")), text)
 
 
 def _distinct(what: str, values: tuple[_T, ...], text: str) -> tuple[_T, ...]:
@@ -323,6 +340,66 @@ TABLE = (
         help="run this program instead of random ones: a file, or the text that a failure shows",
         parse=_parse_replay,
     ),
+    Row(
+        name="launcher",
+        flag="--vdist-launcher",
+        variable="VDIST_LAUNCHER",
+        metavar="auto|local|torchrun",
+        default="auto",
+        example="auto",
+        help="who starts ranks: torchrun, if that has started pytest (auto), or always this machine (local)",
+        parse=_parse_launcher,
+    ),
+    Row(
+        name="join_timeout",
+        flag="--vdist-join-timeout",
+        variable="VDIST_JOIN_TIMEOUT",
+        metavar="SECONDS",
+        default="120",
+        example="120",
+        help="deadline in seconds for the processes that torchrun has started to find each other",
+        parse=_parse_timeout,
+    ),
+    Row(
+        name="certify",
+        flag="--vdist-certify",
+        variable="VDIST_CERTIFY",
+        metavar="FOLDER",
+        default="none",
+        example="out",
+        help="certify the device: all tests of the suites, a frozen command line, a report in an empty folder",
+        parse=_parse_path,
+    ),
+    Row(
+        name="profiles",
+        flag="--vdist-profile",
+        variable="VDIST_PROFILE",
+        metavar="NAME[,NAME]",
+        default="none",
+        example="core,inference",
+        help="profiles to certify, separated by commas; none stands for all that the selected modes can show",
+        parse=_parse_profiles,
+    ),
+    Row(
+        name="manifest",
+        flag="--vdist-manifest",
+        variable="VDIST_MANIFEST",
+        metavar="FILE",
+        default="none",
+        example="manifest.toml",
+        help="capability manifest: claims that replace those of the implementation on the device",
+        parse=_parse_path,
+    ),
+    Row(
+        name="waivers",
+        flag="--vdist-waivers",
+        variable="VDIST_WAIVERS",
+        metavar="FILE",
+        default="none",
+        example="waivers.toml",
+        help="known failures; one that passes, has expired or matches no test is an error (exit code 11)",
+        parse=_parse_path,
+    ),
 )
 KNOWN_VARIABLES = (*(row.variable for row in TABLE), *REFERENCE_VARIABLES, *SIMDEV_VARIABLES)
 
@@ -352,7 +429,14 @@ class Options:
     effort: str
     seed: int
     replay: str | None
+    certify: str | None
+    profiles: tuple[str, ...] | None
+    manifest: str | None
+    waivers: str | None
+    launcher: str
+    join_timeout: float
     sources: Mapping[str, str]
+    processes: int | None = None  # of torchrun, None where that has not started the session
 
     @property
     def limits(self) -> GroupLimits:
@@ -380,6 +464,8 @@ class Options:
 
     def world_sizes_on(self, backend: DeviceBackend) -> tuple[int, ...]:
         """Return the sizes to test on a backend: those that have a device for each rank, or share one."""
+        if self.processes is not None:
+            return tuple(size for size in self.world_sizes if size <= self.processes)
         if backend.shares_device:
             return self.world_sizes
         devices = availability(backend).device_count
@@ -405,9 +491,18 @@ def register(parser: pytest.Parser) -> None:
         parser.addini(row.ini, help=row.help, type="string", default=None)
 
 
-def configure(config: pytest.Config) -> None:
-    """Read the options into the session's config. Raises pytest.UsageError for a value that cannot hold."""
-    config.stash[_OPTIONS] = read_options(config, os.environ)
+def text_of(name: str, config: pytest.Config, environment: Mapping[str, str]) -> str:
+    """Return the text that holds for one row, before the options are read."""
+    row = next(row for row in TABLE if row.name == name)
+    return _text_and_source(row, config, environment)[0]
+
+
+def configure(config: pytest.Config, processes: int | None) -> None:
+    """Read the options into the session's config; `processes` are those of torchrun, if it has started it.
+
+    Raises pytest.UsageError for a value that cannot hold.
+    """
+    config.stash[_OPTIONS] = replace(read_options(config, os.environ), processes=processes)
 
 
 def read_options(config: pytest.Config, environment: Mapping[str, str]) -> Options:
@@ -421,6 +516,10 @@ def read_options(config: pytest.Config, environment: Mapping[str, str]) -> Optio
         implementation = ImplementationSpec.resolve(
             values.pop("implementation"), origin(sources["implementation"])
         )
+        if values["manifest"] is not None:
+            implementation = _declared(
+                implementation, values["manifest"], origin(sources["manifest"]), backends
+            )
     except (BackendError, ImplementationError) as error:
         raise pytest.UsageError(str(error)) from error
     return Options(
@@ -447,6 +546,20 @@ def in_environment(variable: str) -> str:
 def origin(source: str) -> str:
     """Return a source as it stands in a sentence: "from the command line"."""
     return source if source.startswith(VARIABLE_PREFIX) else f"the {source}"
+
+
+def _declared(
+    implementation: ImplementationSpec, file: str, origin: str, backends: tuple[DeviceBackend, ...]
+) -> ImplementationSpec:
+    """Return the implementation with the claims of a manifest."""
+    # Few sessions have one.
+    from pytest_vdist.certificate.tables import FileError  # noqa: PLC0415
+    from pytest_vdist.certification.declared import DeclaredSpec  # noqa: PLC0415
+
+    try:
+        return DeclaredSpec.of(implementation, file, origin, tuple(chosen.name for chosen in backends))
+    except FileError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _backends(names: tuple[str, ...], source: str, config: pytest.Config) -> tuple[DeviceBackend, ...]:

@@ -11,6 +11,7 @@ from pytest_vdist import (
     header,
     hooks,
     modes,
+    nodes,
     options,
     property_tests,
     repeats,
@@ -30,6 +31,7 @@ from pytest_vdist.fixtures import (
     program_scope,
     program_search,
     reduction_dtypes,
+    torchrun_run,
 )
 from pytest_vdist.modes import backend, compile_mode, split_group, world_size
 from pytest_vdist.mutation import control_run
@@ -49,6 +51,7 @@ __all__ = [
     "program_search",
     "reduction_dtypes",
     "split_group",
+    "torchrun_run",
     "world_size",
 ]
 
@@ -61,6 +64,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.register(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    return nodes.serve_if_rank(config)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "vdist_requirement(*ids): the requirements of the registry that the test checks"
@@ -70,13 +78,15 @@ def pytest_configure(config: pytest.Config) -> None:
         "vdist_world_size(min=1, max=None, multiple_of=1, largest_only=False): "
         "the world sizes that the test can use",
     )
-    options.configure(config)
+    config.addinivalue_line("markers", "vdist_nodes(min=1, max=None): over how many nodes the test can run")
+    options.configure(config, nodes.process_count(config))
     run_log.start(config)
     config.pluginmanager.register(repeats.Record(config))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
+    nodes.join(session)
     # The workers of xdist run under options that the controller has checked.
     if not suite_items.is_xdist_worker(session.config):
         chosen = options.options_of(session.config)
@@ -86,7 +96,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    return header.header_lines(options.options_of(config))
+    return [*header.header_lines(options.options_of(config)), *nodes.header_lines(config)]
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
@@ -108,12 +118,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not suite_items.is_xdist_worker(config):
         paths = (item.path for item in items)
         suite_items.refuse_suites_without_backend(options.options_of(config), paths)
+    nodes.skip_for_want_of_nodes(config, items)
     property_tests.lift_deadlines(items)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    if options.options_of(session.config).control and not session.config.option.collectonly:
+    wanted = options.options_of(session.config).control and not session.config.option.collectonly
+    if wanted and control_run.report_of(session.config) is None:
         control_run.run_controls(session)
 
 
@@ -138,12 +150,21 @@ def pytest_report_teststatus(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in [*control_run.summary_lines(config), *repeats.summary_lines(config)]:
+    for line in [
+        *control_run.summary_lines(config),
+        *repeats.summary_lines(config),
+        *nodes.summary_lines(config, terminalreporter.stats.get("skipped", ())),
+    ]:
         terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    nodes.finish(session.config)
     code = repeats.exit_code(session.config, exitstatus)
     session.exitstatus = control_run.exit_code(session.config, code)
     run_log.finish(session.config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    nodes.leave(config)

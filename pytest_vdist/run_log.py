@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
 
 WORLD_SIZE = "vdist.world_size"
+NODES = "vdist.nodes"
 RUNS = "vdist.runs"
 SECONDS = "vdist.seconds_on_ranks"
 
@@ -20,6 +21,7 @@ class RunRecord:
 
     world_size: int
     seconds: float
+    nodes: int = 1
 
 
 @dataclass
@@ -28,9 +30,10 @@ class RunLog:
 
     pending: list[RunRecord]
     session_finished: bool = False
+    nodes_of: Callable[[int], int] = lambda _size: 1
 
     def add(self, world_size: int, seconds: float) -> None:
-        self.pending.append(RunRecord(world_size, seconds))
+        self.pending.append(RunRecord(world_size, seconds, self.nodes_of(world_size)))
 
 
 _LOG = pytest.StashKey[RunLog]()
@@ -65,10 +68,14 @@ def attribute_runs(item: pytest.Item) -> None:
 
 
 def properties_of(runs: Sequence[RunRecord]) -> dict[str, object]:
-    """Return world sizes in ascending order, separated by commas, number of runs and seconds on ranks."""
+    """Return world sizes in ascending order, separated by commas, and the most nodes that one was over.
+
+    Then the number of runs, and seconds on ranks.
+    """
     sizes = sorted({run.world_size for run in runs})
     return {
         WORLD_SIZE: ",".join(map(str, sizes)),
+        NODES: max(run.nodes for run in runs),
         RUNS: len(runs),
         SECONDS: round(sum(run.seconds for run in runs), 6),
     }
@@ -100,7 +107,9 @@ def description(properties: dict[str, object]) -> str:
     if not isinstance(sizes, str) or not isinstance(seconds, int | float):
         return ""
     ranks = "1 rank" if sizes == "1" else f"{sizes.replace(',', ', ')} ranks"
-    return f"{ranks}, {duration_text(seconds)}"
+    nodes = properties.get(NODES, 1)
+    on_nodes = "" if nodes == 1 else f" on {nodes} nodes"
+    return f"{ranks}{on_nodes}, {duration_text(seconds)}"
 
 
 def duration_text(seconds: float) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch  # noqa: F401 - pytester forgets what its sessions import, and torch cannot be imported twice
 
 from pytest_vdist.run_log import (
+    NODES,
     RUNS,
     SECONDS,
     WORLD_SIZE,
@@ -154,18 +155,19 @@ def test_other_properties_of_the_test_stay(pytester: pytest.Pytester) -> None:
     pytester.runpytest("--junit-xml=junit.xml", "-ojunit_family=xunit1").assert_outcomes(passed=1)
     (case,) = ET.parse(pytester.path / "junit.xml").iter("testcase")
     names = [p.get("name") for p in case.iter("property")]
-    assert sorted(str(name) for name in names) == ["mine", "mine", RUNS, SECONDS, WORLD_SIZE]
+    assert sorted(str(name) for name in names) == ["mine", "mine", NODES, RUNS, SECONDS, WORLD_SIZE]
 
 
 def test_properties_sum_runs_and_name_each_world_size_once() -> None:
-    runs = [RunRecord(10, 0.5), RunRecord(2, 0.25), RunRecord(10, 0.25)]
-    assert properties_of(runs) == {WORLD_SIZE: "2,10", RUNS: 3, SECONDS: 1.0}
+    runs = [RunRecord(10, 0.5, nodes=3), RunRecord(2, 0.25), RunRecord(10, 0.25, nodes=3)]
+    assert properties_of(runs) == {WORLD_SIZE: "2,10", NODES: 3, RUNS: 3, SECONDS: 1.0}
 
 
 @pytest.mark.parametrize(
     ("properties", "text"),
     [
         ({WORLD_SIZE: "2", SECONDS: 0.003}, "2 ranks, 3 ms"),
+        ({WORLD_SIZE: "4", NODES: 2, SECONDS: 0.003}, "4 ranks on 2 nodes, 3 ms"),
         ({WORLD_SIZE: "1", SECONDS: 0.003}, "1 rank, 3 ms"),
         ({WORLD_SIZE: "2,4", SECONDS: 2}, "2, 4 ranks, 2.0 s"),
         ({}, ""),

@@ -68,7 +68,7 @@ class Launcher:
         The socket is bound before anyone learns the port, so no other session can take it. It is an IPv4
         socket, because torch looks the peers' names up and `::ffff:127.0.0.1` can take seconds to resolve.
         """
-        listener = socket.create_server((self._host, 0))
+        listener = socket.create_server((self._host if self._host == _HOST else "", 0))
         port = listener.getsockname()[1]
         return _compat.TCPStore(
             self._host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()

@@ -118,8 +118,7 @@ class RankProcess:
 
     def last_output(self) -> str:
         """Return the last lines that the rank wrote to either stream and nobody has read."""
-        text = self.new_output("stdout") + self.new_output("stderr")
-        return "\n".join(text.splitlines()[-_LAST_OUTPUT_LINES:])
+        return last_lines(self.new_output("stdout") + self.new_output("stderr"))
 
     def stack(self) -> str:
         """Return the Python stack of every thread, or why it can't be had."""
@@ -164,6 +163,11 @@ class RankProcess:
                 return stat.read().rpartition(")")[2].split()[0]
         except OSError:
             return ""
+
+
+def last_lines(output: str) -> str:
+    """Return the lines of a dead rank's output that are worth showing."""
+    return "\n".join(output.splitlines()[-_LAST_OUTPUT_LINES:])
 
 
 class _Inherited:
