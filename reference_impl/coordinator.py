@@ -473,6 +473,8 @@ class GroupCoordinator:
 
     def _make_communicator(self) -> Communicator:
         cls = communicator_class(self.device.type)
+        if not self.use_custom_ops:
+            cls = getattr(cls, "traceable", cls)
         if self.world_size == 1:
             return SingleRankCommunicator(getattr(cls, "reduction_dtypes", REDUCTION_DTYPES))
         try:

@@ -37,16 +37,18 @@ def use_split_group(environ: Mapping[str, str] = os.environ) -> bool:
     )
 
 
-def shared_memory_is_allowed(environ: Mapping[str, str] = os.environ) -> bool:
-    """Read whether groups on the CPU may use shared memory: "1" or "0", which is default.
+def shared_memory_is_wanted(environ: Mapping[str, str] = os.environ) -> bool | None:
+    """Read whether groups on the CPU use shared memory: "1" or "0"; None where the variable is not set.
 
     Raises ValueError for anything else.
     """
+    if SHARED_MEMORY not in environ:
+        return None
     return _switch(
         SHARED_MEMORY,
         environ,
-        default="0",
-        advice="set 1 to let groups on the CPU use shared memory, or unset it",
+        default="1",
+        advice="set 0 to keep groups on the CPU to gloo, or unset it to let them use shared memory",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 
 from pytest_vdist.implementations.protocol import Capabilities, InitSettings
@@ -26,13 +27,19 @@ class MutatedReference:
 
     def init(self, settings: InitSettings) -> None:
         mutants.apply(self._mutant)
+        self._set_environment()
         self._reference.init(settings)
 
     def coordinator(self, group_ranks: list[list[int]], *, name: str, **options: Any) -> Coordinator:
+        self._set_environment()
         return self._reference.coordinator(group_ranks, name=name, **options)
 
     def destroy(self) -> None:
         self._reference.destroy()
+
+    def _set_environment(self) -> None:
+        """Set what the mutant needs, for as long as the rank's function runs: the runner puts it back."""
+        os.environ.update(mutants.MUTANTS[self._mutant].environment)
 
 
 def __getattr__(name: str) -> functools.partial[MutatedReference]:

@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.profiler import record_function
 
 from pytest_vdist.ranks import _compat
 from pytest_vdist.ranks.ledger import POINT_TO_POINT, LedgerEntry, LedgerPage
 from pytest_vdist.ranks.messages import Traffic
 
 _HANDLES_KEPT = 256
+# What goes past torch.distributed is seen if it runs in `record_function("vdist::" + operation, arguments)`,
+# whose arguments are group, detail and tensor with tabs between them; docs/your-device.md says so.
+_LABEL = "vdist::"
 # Methods of torch.distributed.ProcessGroup, 2.11 to 2.15, and the names under which users know them.
 _METHODS = {
     "allreduce": "all_reduce",
@@ -62,12 +66,17 @@ class ProcessGroupWatch:
             if original is not None:
                 setattr(dist.ProcessGroup, method, self._noting(original, operation))
         dist.Work.wait = self._noting_wait(dist.Work.wait)  # type: ignore[method-assign]
+        self._note_labels()
 
     def begin_run(self) -> None:
         """Count from the beginning again."""
         self._page.clear()
         for counter in (self._collectives, self._messages, self._sent, self._received, self._handles):
             counter.clear()
+
+    def calls(self) -> dict[str, int]:
+        """Return how many calls this run has made so far of each group's methods, by the group's name."""
+        return dict(self._collectives + self._messages)
 
     def traffic(self, group: dist.ProcessGroup) -> Traffic:
         """Return this rank's traffic in `group`: messages of this run, collectives since it was made."""
@@ -105,6 +114,37 @@ class ProcessGroupWatch:
 
         return wait
 
+    def _note_labels(self) -> None:
+        enter, leave = record_function.__enter__, record_function.__exit__
+
+        @functools.wraps(enter)
+        def noted_enter(label: record_function) -> Any:
+            if label.name.startswith(_LABEL):
+                self._page.enter(self._labelled_entry(label.name.removeprefix(_LABEL), label.args or ""))
+            return enter(label)  # type: ignore[no-untyped-call]
+
+        @functools.wraps(leave)
+        def noted_leave(label: record_function, *raised: Any) -> Any:
+            if label.name.startswith(_LABEL):
+                self._page.leave()
+            return leave(label, *raised)
+
+        record_function.__enter__ = noted_enter  # type: ignore[method-assign]
+        record_function.__exit__ = noted_leave  # type: ignore[method-assign]
+
+    def _labelled_entry(self, operation: str, arguments: str) -> LedgerEntry:
+        name, detail, tensors = [*arguments.split("\t"), "", "", ""][:3]
+        label = next(
+            (_compat.group_label(each) for each in _compat.live_process_groups() if each.group_name == name),
+            name,
+        )
+        return LedgerEntry(operation, label, name, self._count(operation, name), detail, tensors)
+
+    def _count(self, operation: str, group: str) -> int:
+        counter = self._messages if operation in POINT_TO_POINT else self._collectives
+        counter[group] += 1
+        return counter[group]
+
     def _remember(self, handle: object, index: int) -> None:
         self._handles[id(handle)] = index
         if len(self._handles) > _HANDLES_KEPT:
@@ -112,12 +152,9 @@ class ProcessGroupWatch:
 
     def _entry(self, group: dist.ProcessGroup, operation: str, args: tuple[Any, ...]) -> LedgerEntry:
         name = group.group_name
-        counter = self._messages if operation in POINT_TO_POINT else self._collectives
-        counter[name] += 1
+        number = self._count(operation, name)
         detail = self._detail(name, operation, args)
-        return LedgerEntry(
-            operation, _compat.group_label(group), name, counter[name], detail, _tensors_text(args)
-        )
+        return LedgerEntry(operation, _compat.group_label(group), name, number, detail, _tensors_text(args))
 
     def _detail(self, group: str, operation: str, args: tuple[Any, ...]) -> str:
         if operation == "send" and len(args) > 1:

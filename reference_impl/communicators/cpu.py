@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,7 @@ from ..tensor_dict import TensorDict  # noqa: TID252
 from ..wire import compact, require_reducible, sum_view  # noqa: TID252
 from .base import DeviceCommunicatorBase
 from .shm.connect import connect
+from .shm.labels import Labels
 from .shm.mailbox import Mailbox
 from .shm.members import SharedMembers, SharedMemory
 
@@ -23,7 +25,10 @@ class CpuCommunicator(DeviceCommunicatorBase):
     """Collectives and tensor dicts over shared memory, messages over gloo; all over gloo where ranks differ.
 
     `shared_memory_obstacle` says, on all ranks alike, why memory is not shared, and is None where it is.
+    Compilers cannot look into it; `traceable` is the class for coordinators into which they do.
     """
+
+    traceable: ClassVar[type[DeviceCommunicatorBase]] = DeviceCommunicatorBase
 
     def __init__(
         self,
@@ -89,6 +94,7 @@ class CpuCommunicator(DeviceCommunicatorBase):
             return
         shared = self._shared = SharedMemory(connected, self.rank_in_group, self.world_size)
         timeout = _compat.timeout_of(self.device_group, _CPU)
-        self._members = self._shared_members = SharedMembers(shared, timeout, self._members)
-        self.cpu_members = SharedMembers(shared, cpu_timeout, self._members)
-        self._mailbox = Mailbox(shared.links, cpu_timeout)
+        labels, cpu_labels = (Labels(group, self.ranks) for group in (self.device_group, self.cpu_group))
+        self._members = self._shared_members = SharedMembers(shared, timeout, self._members, labels)
+        self.cpu_members = SharedMembers(shared, cpu_timeout, self._members, cpu_labels)
+        self._mailbox = Mailbox(shared.links, cpu_timeout, cpu_labels)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..envs import SHARED_MEMORY  # noqa: TID252
+
 Original = Callable[..., Any]
 
 
@@ -21,8 +23,9 @@ class Mutant:
     `summary` says what is wrong, `defect` names its class, `kills` the requirements whose tests must notice,
     `issue` where the field has met it. `world_size` is the smallest world that shows it. It needs one of
     `devices` (none: any), subgroups by split_group if `split_group`, `compile_mode`, and the variables of
-    `environment`, such as those that turn on what is wrong. `timeout` is the
-    shortest deadline in seconds that leaves the tests which must notice it the time that they need.
+    `environment`: groups on the CPU stay with torch.distributed, the way that all devices have, unless the
+    mutant is about another. `timeout` is the shortest deadline in seconds that leaves the tests which must
+    notice it the time that they need.
     """
 
     name: str
@@ -36,7 +39,7 @@ class Mutant:
     split_group: bool = False
     compile_mode: str = "eager"
     timeout: float = 0.0
-    environment: tuple[tuple[str, str], ...] = ()
+    environment: tuple[tuple[str, str], ...] = ((SHARED_MEMORY, "0"),)
 
     def fits(self, device: str) -> bool:
         return not self.devices or device in self.devices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import socket
 import sys
@@ -10,12 +11,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from ...envs import shared_memory_is_allowed  # noqa: TID252
+from ...envs import shared_memory_is_wanted  # noqa: TID252
 from ...ordered_group import OrderedGroup  # noqa: TID252
 from . import segment as segments
-from .links import Deadline, Link, Links
+from .link import Link
+from .links import Deadline, Links
 from .segment import Segment
 
+# CPUs by their name in `platform.machine`. Others may order memory more weakly than these; what is built on
+# here does not depend on it, but has not been seen to work there.
+_HAS_RUN_ON = frozenset({"x86_64", "AMD64"})
+ADDRESS = "vdist"  # of sockets, before what makes them unique
 _SECRET_SIZE = 16
 _HELLO_SIZE = _SECRET_SIZE + 4
 
@@ -64,7 +70,7 @@ class _Attempt:
     def __init__(self, group: OrderedGroup, name: str, deadline: Deadline, stack: ExitStack) -> None:
         self.keep = False
         self._rank, self._size = group.rank_in_group, group.world_size
-        self._group, self._name, self._deadline, self._stack = group, name, deadline, stack
+        self._group, self._name, self._deadline = group, name, deadline
         self._made: dict[int, Link] = {}
         self._calls: dict[int, socket.socket] = {}
         self._descriptor: int | None = None
@@ -96,6 +102,7 @@ class _Attempt:
             assert self._descriptor is not None, "the first rank has passed it"
             self.segment = Segment(self._descriptor, self._size)
         except (OSError, ValueError) as error:
+            self._clear()  # ranks that wait for this one's answer see that it hangs up
             return f"rank {self._rank} cannot map the memory of rank 0 ({error})"
         if self.segment.token != self._invitations[0].token:
             return f"rank {self._rank} reads another token in the memory than rank 0 has written there"
@@ -115,9 +122,9 @@ class _Attempt:
         if obstacle is not None:
             return _Invitation(f"rank {self._rank}: {obstacle}")
         try:
-            self._listener = self._stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             # An abstract address: no file, and nobody beyond this network namespace can reach it.
-            self._listener.bind(f"\0vdist-{secrets.token_hex(16)}")
+            self._listener.bind(f"\0{ADDRESS}-{secrets.token_hex(16)}")
             self._listener.listen(2 * self._size)
             token = secrets.token_bytes(segments.TOKEN_SIZE)
             if self._rank == 0:
@@ -169,20 +176,30 @@ class _Attempt:
         return max(self._deadline.remaining(), 1e-3)
 
     def _clear(self) -> None:
+        """Close all but what is kept; a second call does nothing."""
+        if hasattr(self, "_listener"):
+            self._listener.close()
         _close([one for one in (self._descriptor, self._own_process) if one is not None])
         for peer, connection in self._calls.items():
             if peer not in self._made:
                 connection.close()
         for link in self._made.values():
             link.close()
+        self._descriptor = self._own_process = None
         if not self.keep and hasattr(self, "links"):
             self.links.close()
 
 
 def local_obstacle() -> str | None:
     """Say what keeps this process from sharing memory with others; None where nothing does."""
-    if not shared_memory_is_allowed():
-        return "VDIST_SHARED_MEMORY is not 1"
+    wanted = shared_memory_is_wanted()
+    if wanted is False:
+        return "VDIST_SHARED_MEMORY is 0"
+    if wanted is None and platform.machine() not in _HAS_RUN_ON:
+        return (
+            f"shared memory has not run on {platform.machine() or 'this CPU'}, only on "
+            f"{', '.join(sorted(_HAS_RUN_ON))}: set VDIST_SHARED_MEMORY=1 to use it all the same"
+        )
     if not hasattr(os, "memfd_create") or not hasattr(socket, "send_fds"):
         return f"{sys.platform} has no memory without a name (memfd_create)"
     return None

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 import select
 import socket
 import threading
 import time
-import weakref
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from .records import RECORD_SIZE, Kind, Operation, Record, pack, unpack
+from .link import Link
+from .records import Kind, Operation, Record, pack
 
-_READ_SIZE = 64 * RECORD_SIZE
-_MOST_DESCRIPTORS = 8
 # Another thread may take the record that this one waits for off the socket, and put it where this one looks.
 _LOOK_AGAIN = 0.02
 
@@ -30,77 +26,6 @@ class Deadline:
 
     def remaining(self) -> float:
         return math.inf if self._end is None else self._end - time.monotonic()
-
-
-class Link:
-    """One peer: its socket, what came from it and was not asked for yet, and its process."""
-
-    def __init__(self, connection: socket.socket, process: int | None) -> None:
-        self.connection = connection
-        self.process = process
-        self.arrivals: deque[Record] = deque()
-        self.messages: deque[tuple[Record, int | None]] = deque()
-        self.released = 0
-        self.failure: Record | None = None
-        self.at_end = False
-        self._unread = b""
-        self._descriptors: deque[int] = deque()
-        # A link that nobody refers to any more closes itself: descriptors are numbers, which do not.
-        self._close = weakref.finalize(
-            self, _close_link, connection, process, self.messages, self._descriptors, os.getpid()
-        )
-
-    def read(self) -> None:
-        """Take in all that has come, without waiting."""
-        while not self.at_end:
-            try:
-                data, descriptors, _, _ = socket.recv_fds(self.connection, _READ_SIZE, _MOST_DESCRIPTORS)
-            except BlockingIOError:
-                return
-            except OSError:
-                self.at_end = True
-                return
-            self._descriptors.extend(descriptors)
-            self.at_end = not data
-            self._take(data)
-            if len(data) < _READ_SIZE and not descriptors:
-                return
-
-    def close(self) -> None:
-        """Close all, which the peer sees; a second call does nothing."""
-        self._close()
-
-    def _take(self, data: bytes) -> None:
-        self._unread += data
-        whole = len(self._unread) // RECORD_SIZE * RECORD_SIZE
-        for start in range(0, whole, RECORD_SIZE):
-            record = unpack(self._unread[start : start + RECORD_SIZE])
-            if record.kind is Kind.ARRIVED:
-                self.arrivals.append(record)
-            elif record.kind is Kind.RELEASED:
-                self.released += 1
-            elif record.kind is Kind.FAILED:
-                self.failure = self.failure or record
-            else:
-                comes_with_one = record.kind is Kind.MESSAGE_IN_NEW_ARENA
-                self.messages.append((record, self._descriptors.popleft() if comes_with_one else None))
-        self._unread = self._unread[whole:]
-
-
-def _close_link(
-    connection: socket.socket,
-    process: int | None,
-    messages: deque[tuple[Record, int | None]],
-    descriptors: deque[int],
-    owner: int,
-) -> None:
-    if os.getpid() == owner:  # in the child of a fork, the connection goes on being its parent's
-        with suppress(OSError):  # the peer may have ended it first
-            connection.shutdown(socket.SHUT_RDWR)
-    connection.close()
-    for descriptor in (process, *descriptors, *(one for _, one in messages)):
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 class Links:
@@ -200,6 +125,32 @@ class Links:
             link.read()
             released, link.released = link.released, 0
             return released
+
+    def take_returned(self, peer: int) -> Iterator[Record]:
+        """Yield the words of `peer` of memory that it has given back."""
+        link = self._links[peer]
+        with self._lock:
+            link.read()
+        while link.returned:
+            yield link.returned.popleft()
+
+    def take_forgotten(self, peer: int) -> Iterator[int]:
+        """Yield the numbers of memory that `peer` uses no more."""
+        forgotten = self._links[peer].forgotten
+        while forgotten:
+            yield forgotten.popleft().number
+
+    def send_at_once(self, peer: int, record: Record) -> bool:
+        """Send a record, or return False where that needs a wait; one that is gone need not know."""
+        link = self._links.get(peer)
+        try:
+            if link is not None:
+                link.connection.send(pack(record))
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def release(self, peer: int) -> None:
         """Tell `peer` that its oldest message has been read; one that is gone need not know."""

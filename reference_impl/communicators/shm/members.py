@@ -11,6 +11,7 @@ import torch
 from ...ordered_group import Members  # noqa: TID252
 from ...wire import as_wire, from_wire, is_plain, write_back  # noqa: TID252
 from .connect import Connected
+from .labels import Labels
 from .links import Deadline
 from .records import Call, Operation, arrival
 
@@ -80,23 +81,25 @@ class SharedMembers:
     bits, whatever the size of the tensor is. Tensors larger than a slot go in chunks.
     """
 
-    def __init__(self, shared: SharedMemory, timeout: float, messages: Members) -> None:
-        """`messages` carries what one rank sends to another."""
+    def __init__(self, shared: SharedMemory, timeout: float, messages: Members, labels: Labels) -> None:
+        """`messages` carries what one rank sends to another; `labels` are of the group that is replaced."""
         self.world_size, self.rank_in_group = shared.world_size, shared.rank
         self._messages = messages
         self._shared = shared
         self._timeout = timeout
+        self._labels = labels
 
     def barrier(self) -> None:
-        with self._shared.collective():
-            self._shared.meet(Call(Operation.BARRIER), self._timeout)
+        call = Call(Operation.BARRIER)
+        with self._collective(call):
+            self._shared.meet(call, self._timeout)
 
     def all_reduce(self, flat: torch.Tensor) -> torch.Tensor:
         """Return the sum of every rank's contiguous 1-D `flat`."""
         total = flat.new_empty(flat.numel())  # not empty_like: it keeps any stride of one element
         call = _call(Operation.ALL_REDUCE, flat)
         reduce = self._sum_all if call.size <= _SUMMED_BY_ALL else self._sum_own_part
-        with self._shared.collective():
+        with self._collective(call):
             for start, end in self._chunks(flat.numel(), self._slot(flat)):
                 reduce(flat[start:end], total[start:end], call)
         return total
@@ -123,7 +126,7 @@ class SharedMembers:
         row = torch.empty_like(rows[0])
         flat_rows, total = rows.view(self.world_size, -1), row.view(-1)
         call = _call(Operation.REDUCE_SCATTER, rows)
-        with self._shared.collective():
+        with self._collective(call):
             for start, end in self._chunks(total.numel(), self._slot(total) // self.world_size):
                 self._sum_own_row(flat_rows[:, start:end], total[start:end], call)
         return row
@@ -132,7 +135,7 @@ class SharedMembers:
         """Overwrite `tensor`, of any strides, with that of `src`."""
         flat = as_wire(tensor)
         call = _call(Operation.BROADCAST, flat, src)
-        with self._shared.collective():
+        with self._collective(call):
             for start, end in self._chunks(flat.numel(), self._slot(flat)):
                 slot = self._shared.next_slots(flat.dtype)[src, : end - start]
                 if self.rank_in_group == src:
@@ -192,13 +195,18 @@ class SharedMembers:
         _add_up(terms, total)
 
     def _gather(self, flat: torch.Tensor, rows: torch.Tensor | None, call: Call) -> None:
-        with self._shared.collective():
+        with self._collective(call):
             for start, end in self._chunks(flat.numel(), self._slot(flat)):
                 slots = self._shared.next_slots(flat.dtype)[:, : end - start]
                 slots[self.rank_in_group].copy_(flat[start:end])
                 self._shared.meet(call, self._timeout)
                 if rows is not None:
                     rows[:, start:end].copy_(slots)
+
+    @contextmanager
+    def _collective(self, call: Call) -> Iterator[None]:
+        with self._labels.collective(call), self._shared.collective():
+            yield
 
     def _slot(self, flat: torch.Tensor) -> int:
         return self._shared.segment.slot_size // flat.element_size()

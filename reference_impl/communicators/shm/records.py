@@ -20,8 +20,12 @@ class Kind(enum.IntEnum):
     MESSAGE_IN_NEW_ARENA = 3  # the same, and the descriptor of the arena comes with it
     MESSAGE_ELSEWHERE = 4  # the message goes over torch.distributed
     RELEASED = 5  # the oldest message in the receiver's arena has been read
-    WRITTEN = 7  # the message before it is there up to this place
     FAILED = 6  # the sender has given the group up
+    MESSAGE_IN_LOAN = 7  # a message lies in memory that the receiver has until it gives it back
+    MESSAGE_IN_NEW_LOAN = 8  # the same, and the descriptor of the memory comes with it
+    RETURNED = 9  # the receiver gives a loan back, and keeps it mapped for the next message
+    RETURNED_AND_FORGOTTEN = 10  # the same, but it has unmapped it
+    FORGOTTEN = 11  # the sender will not use that memory any more
 
 
 class Operation(enum.IntEnum):
