@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from pytest_vdist.ranks.outcomes import RankOutcome
     from pytest_vdist.ranks.wire import CannotTravelError
     from pytest_vdist.ranks.world import coordinator
+    from pytest_vdist.torchrun.failures import TorchrunError
+    from pytest_vdist.torchrun.notes import RankOutput
+    from pytest_vdist.torchrun.run import TorchrunRun
 
 _HOMES = {
     "Availability": "backends.base",
@@ -53,9 +56,12 @@ _HOMES = {
     "RankContext": "ranks.context",
     "RankDiedError": "ranks.failures",
     "RankOutcome": "ranks.outcomes",
+    "RankOutput": "torchrun.notes",
     "RanksFailedError": "ranks.failures",
     "RanksHungError": "ranks.failures",
     "RanksUnavailableError": "ranks.failures",
+    "TorchrunError": "torchrun.failures",
+    "TorchrunRun": "torchrun.run",
     "compiled": "ranks.compilation",
     "coordinator": "ranks.world",
     "current_rank": "ranks.context",
@@ -84,9 +90,12 @@ __all__ = [
     "RankContext",
     "RankDiedError",
     "RankOutcome",
+    "RankOutput",
     "RanksFailedError",
     "RanksHungError",
     "RanksUnavailableError",
+    "TorchrunError",
+    "TorchrunRun",
     "compiled",
     "coordinator",
     "current_rank",

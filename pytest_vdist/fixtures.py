@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_vdist.ranks.messages import WorldSpec
     from pytest_vdist.ranks.outcomes import RankOutcome
     from pytest_vdist.ranks.pool import RankPool
+    from pytest_vdist.torchrun.run import TorchrunRun
 
 
 class DistributedRun(Protocol):
@@ -234,6 +235,16 @@ def coordinator_run(
 
 
 @pytest.fixture(scope="session")
+def torchrun_run(backend: str, request: pytest.FixtureRequest) -> TorchrunRun:
+    """Run a script under torchrun and return what every rank has written; see `TorchrunRun`."""
+    from pytest_vdist.torchrun.run import TorchrunRunner  # noqa: PLC0415 - an unused plugin must not load it
+
+    options = options_of(request.config)
+    device = options.backend_named(backend)
+    return TorchrunRunner(device, availability(device).device_count, options.timeout)
+
+
+@pytest.fixture(scope="session")
 def program_run(
     backend: str,
     split_group: bool,
@@ -360,6 +371,7 @@ def _rank_pools(request: pytest.FixtureRequest) -> Iterator[Callable[[str], _Run
                 log_run=run_log_of(config).add,
                 ask=lambda text: terminal.ask(config, text),
                 post_mortem=config.getoption("usepdb"),
+                launcher=nodes.launcher_of(config, backend),
             )
             runners[backend] = _Runner(pool, device, options.timeout, options.limits)
             repeats.on_renewal(config, pool.close)
@@ -368,4 +380,3 @@ def _rank_pools(request: pytest.FixtureRequest) -> Iterator[Callable[[str], _Run
     yield runner_of
     for runner in runners.values():
         runner.pool.close()
-                launcher=nodes.launcher_of(config, backend),

@@ -1,0 +1,138 @@
+"""The fixture's work: devices leased, the environment of torchrun, then one launch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pytest_vdist.backends.base import DeviceBackend
+from pytest_vdist.backends.leases import DeviceLeases
+from pytest_vdist.ranks import emission
+from pytest_vdist.ranks.teams import device_slots
+from pytest_vdist.torchrun import rank
+from pytest_vdist.torchrun.failures import TorchrunError
+from pytest_vdist.torchrun.launch import Launch
+from pytest_vdist.torchrun.notes import RankOutput
+
+DEVICE_TYPE = "VDIST_DEVICE_TYPE"
+SPLIT_GROUP = "VDIST_DISTRIBUTED_USE_SPLIT_GROUP"
+_LEASE_TIMEOUT = 900.0
+
+
+class TorchrunRun(Protocol):
+    """Type of the fixture `torchrun_run`."""
+
+    def __call__(
+        self,
+        script: str | os.PathLike[str],
+        /,
+        *args: str,
+        nproc_per_node: int = 2,
+        nnodes: int = 1,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        split_group: bool | None = None,
+    ) -> list[RankOutput]:
+        """Run `torchrun script *args` and return what every rank has written, by rank.
+
+        There are `nproc_per_node` ranks on each of `nnodes` agents of torchrun, all on this machine.
+        `timeout` is the deadline in seconds, from when all ranks have started (default: --vdist-timeout).
+        `env` adds environment variables; VDIST_DEVICE_TYPE is the device's type.
+        `split_group` sets VDIST_DISTRIBUTED_USE_SPLIT_GROUP to 1 or 0, None leaves it. Raises TorchrunError
+        if a rank fails or does not finish, FileNotFoundError without the script, ValueError for numbers that
+        the machine is too small for.
+        """
+
+
+@dataclass(frozen=True)
+class TorchrunRunner:
+    """Runs scripts on the devices of one backend."""
+
+    backend: DeviceBackend
+    device_count: int
+    default_timeout: float
+
+    def __call__(
+        self,
+        script: str | os.PathLike[str],
+        /,
+        *args: str,
+        nproc_per_node: int = 2,
+        nnodes: int = 1,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        split_group: bool | None = None,
+    ) -> list[RankOutput]:
+        __tracebackhide__ = True
+        limit = self.default_timeout if timeout is None else timeout
+        self._check(nproc_per_node, nnodes, limit)
+        path = Path(script).absolute()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no script {path}: name it from the test, Path(__file__).parent"
+            )
+        common = self._environment(env or {}, split_group)
+        with self._leased(nproc_per_node * nnodes) as devices:
+            environments = [
+                {**common, **self._visible(devices, node, nproc_per_node)} for node in range(nnodes)
+            ]
+            try:
+                outputs = Launch(path, args, nproc_per_node, environments, limit).run()
+            except TorchrunError as error:
+                _emit(error.outputs)
+                raise
+        _emit(outputs)
+        return outputs
+
+    def _check(self, nproc_per_node: int, nnodes: int, timeout: float) -> None:
+        for name, number in (("nproc_per_node", nproc_per_node), ("nnodes", nnodes)):
+            if type(number) is not int or number < 1:
+                raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
+        wanted = nproc_per_node * nnodes
+        if not self.backend.shares_device and wanted > self.device_count:
+            raise ValueError(
+                f"nproc_per_node={nproc_per_node} x nnodes={nnodes} needs {wanted} devices of backend "
+                f"{self.backend.name!r}, this machine has {self.device_count}; ask for fewer or mark the test"
+            )
+        if not (math.isfinite(timeout) and timeout > 0):
+            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
+
+    def _environment(self, env: Mapping[str, str], split_group: bool | None) -> dict[str, str]:
+        split = {} if split_group is None else {SPLIT_GROUP: str(int(split_group))}
+        return {
+            "OMP_NUM_THREADS": "1",  # as torchrun sets it, but without its notice
+            "PYTHONUNBUFFERED": "1",  # a rank that is killed has written what it printed
+            **os.environ,
+            **self.backend.rank_environment,
+            DEVICE_TYPE: self.backend.device_type,
+            rank.SETUP: self.backend.rank_setup,
+            **split,
+            **env,
+        }
+
+    def _visible(self, devices: Sequence[str], node: int, nproc_per_node: int) -> dict[str, str]:
+        variable = self.backend.visible_devices_variable
+        own = devices[node * nproc_per_node : (node + 1) * nproc_per_node]
+        return {variable: ",".join(own)} if variable and own else {}
+
+    @contextlib.contextmanager
+    def _leased(self, count: int) -> Iterator[tuple[str, ...]]:
+        """Hold a device for each rank, as `distributed_run` does; none are named where ranks share one."""
+        leases = DeviceLeases(self.backend.name, device_slots(self.backend, self.device_count))
+        if self.backend.shares_device:
+            with leases.hold(min(count, len(leases.slots)), timeout=_LEASE_TIMEOUT):
+                yield ()
+            return
+        movable = bool(self.backend.visible_devices_variable)
+        among = leases.slots if movable else leases.slots[:count]
+        with leases.hold(count, among=among, timeout=_LEASE_TIMEOUT) as devices:
+            yield devices
+
+
+def _emit(outputs: Sequence[RankOutput]) -> None:
+    emission.emit_output([(output.stdout, output.stderr) for output in outputs])
