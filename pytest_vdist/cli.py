@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from importlib import metadata
 
+from pytest_vdist.certification import arguments as certification_arguments
 from pytest_vdist.mutation import arguments as mutants_arguments
 from pytest_vdist.options import TABLE
 
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from pytest_vdist.mutation import command  # noqa: PLC0415 - it needs torch
 
         return command.main(parsed)
+    elif hasattr(parsed, "run"):
+        return int(parsed.run(parsed))
     else:
         print(options_table())  # noqa: T201 - what the command is for
     return 0
@@ -57,4 +60,5 @@ def _parser() -> argparse.ArgumentParser:
             help="run the suites against implementations wrong on purpose; exit code 15 if one passes",
         )
     )
+    certification_arguments.declare(commands)
     return parser

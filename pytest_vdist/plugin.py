@@ -19,6 +19,7 @@ from pytest_vdist import (
     suite_items,
     terminal,
 )
+from pytest_vdist.certification import waiving, wiring
 from pytest_vdist.fixtures import (
     _rank_pools,
     capabilities,
@@ -69,6 +70,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     return nodes.serve_if_rank(config)
 
 
+# First, so that a certification can ask pytest for a JUnit file.
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "vdist_requirement(*ids): the requirements of the registry that the test checks"
@@ -82,6 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
     options.configure(config, nodes.process_count(config))
     run_log.start(config)
     config.pluginmanager.register(repeats.Record(config))
+    wiring.configure(config, options.options_of(config))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -146,7 +150,9 @@ def pytest_report_teststatus(
     report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
 ) -> Generator[None, run_log.Status, run_log.Status]:
     status = yield
-    return run_log.with_runs(repeats.status_of(report) or status, report, config)
+    return run_log.with_runs(
+        repeats.status_of(report) or waiving.status_of(report) or status, report, config
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -162,7 +168,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     nodes.finish(session.config)
     code = repeats.exit_code(session.config, exitstatus)
-    session.exitstatus = control_run.exit_code(session.config, code)
+    session.exitstatus = wiring.exit_code(session.config, control_run.exit_code(session.config, code))
     run_log.finish(session.config)
 
 

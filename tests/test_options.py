@@ -18,10 +18,33 @@ GIVEN = {
     "replay": ("{}", "{}"),
     "verify": ("2", "2"),
     "control": ("on", "on"),
+    "launcher": ("local", "local"),
+    "join_timeout": ("5", "5"),
+    "certify": ("out", "out"),
+    "profiles": ("core", "core"),
+    "manifest": ("manifest.toml", "manifest.toml"),
+    "waivers": ("waivers.toml", "waivers.toml"),
 }
 
 
-pytestmark = pytest.mark.usefixtures("plain_sessions")
+MANIFEST = 'schema = "vdist-manifest/1"\n[device]\nname = "cpu"\n'
+WAIVERS = """schema = "vdist-waivers/1"
+[[waiver]]
+requirement = "VD-AR-001"
+issue = "https://example.org/1"
+owner = "me"
+reason = "known"
+expires = 2999-01-01
+"""
+
+pytestmark = pytest.mark.usefixtures("plain_sessions", "files")
+
+
+@pytest.fixture
+def files(pytester: pytest.Pytester) -> None:
+    """Write the files that options name."""
+    (pytester.path / "manifest.toml").write_text(MANIFEST)
+    (pytester.path / "waivers.toml").write_text(WAIVERS)
 
 
 def usage_error(pytester: pytest.Pytester, *arguments: str) -> str:
@@ -63,6 +86,12 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
             "--vdist-effort=certify",
             "--vdist-seed=4294967295",
             '--vdist-replay={"world_size": 2}',
+            "--vdist-launcher=local",
+            "--vdist-join-timeout=5",
+            "--vdist-certify=out",
+            "--vdist-profile=core,numerics",
+            "--vdist-manifest=manifest.toml",
+            "--vdist-waivers=waivers.toml",
         )
     )
     assert options.implementation.target == "pkg.mod:factory"
@@ -74,6 +103,8 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
     assert (options.verify, options.control) == (4, True)
     assert (options.effort, options.seed) == ("certify", 2**32 - 1)
     assert options.replay == '{"world_size": 2}'
+    assert (options.certify, options.profiles) == ("out", ("core", "numerics"))
+    assert (options.manifest, options.waivers) == ("manifest.toml", "waivers.toml")
     assert set(options.sources.values()) == {"command line"}
 
 

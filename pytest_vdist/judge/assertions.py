@@ -10,6 +10,7 @@ import torch
 from .bounds import SumBound, sum_bound
 from .compare import Mismatch, compare_bounded, compare_exact, compare_ranks
 from .formats import dtype_name
+from .margins import note
 from .observation import Observation
 
 Addends = Sequence[torch.Tensor]
@@ -85,6 +86,7 @@ def assert_bounded(
                 margins.append(outcome)
         reports.append(findings + _memory_findings(observation, in_place, may_alias))
     _raise_if_any(call, reports)
+    note(max(margins))
     return max(margins)
 
 

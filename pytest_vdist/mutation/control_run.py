@@ -44,13 +44,16 @@ def report_of(config: pytest.Config) -> ControlReport | None:
     return config.stash.get(_REPORT, None)
 
 
-def run_controls(session: pytest.Session) -> None:
-    """Run tests on each control mutant until one of them fails, for every device of the session."""
+def run_controls(session: pytest.Session, items: Sequence[pytest.Item] | None = None) -> None:
+    """Run tests on each control mutant until one of them fails, for every device of the session.
+
+    They are taken from `items`, by default those of the session.
+    """
     report = session.config.stash[_REPORT] = ControlReport()
     for device in options_of(session.config).backends:
         for control, requirements in CONTROLS.items():
             name = f"{control} ({device.name})"
-            tests = _tests_of(session.items, requirements, device.name)
+            tests = _tests_of(session.items if items is None else items, requirements, device.name)
             if not tests:
                 report.missed[name] = (
                     f"no test of {', '.join(requirements)} with two ranks or more is selected"

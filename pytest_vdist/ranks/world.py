@@ -109,6 +109,10 @@ class World:
     def traffic(self) -> Traffic:
         return self._watch.traffic(dist.group.WORLD) if dist.group.WORLD is not None else Traffic()
 
+    def calls(self) -> dict[str, int]:
+        """Return how many calls of process groups this run has made so far, by the name of the group."""
+        return self._watch.calls()
+
     def _note_groups(self) -> None:
         self._known_groups = {id(group) for group in _compat.live_process_groups()}
 

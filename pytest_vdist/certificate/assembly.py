@@ -1,0 +1,120 @@
+"""report.json and what is made from it, out of what a session knew at its start and its results."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_vdist.certificate import output
+from pytest_vdist.certificate.output import OutputError
+from pytest_vdist.certificate.report import folder as names
+from pytest_vdist.certificate.report.html import write_html
+from pytest_vdist.certificate.report.sums import write_sums
+from pytest_vdist.certificate.verdict import Circumstances, judge
+from pytest_vdist.certificate.waivers import Waiver, parse_waivers, state_of
+
+SCHEMA = "vdist-report/1"
+NOT_FINISHED = "the session did not end: "
+_OF_SESSION = (
+    *("suite", "started", "implementation", "environment"),
+    *("settings", "seeds", "capabilities", "controls"),
+)
+
+
+def now() -> str:
+    """Return the time as reports write it: UTC, whole seconds."""
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def report_of(
+    session: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    waivers: Sequence[Waiver],
+    *,
+    finished: str | None,
+) -> dict[str, Any]:
+    """Return the report of a session; `finished` None says that it did not end: nothing is complete."""
+    left_out = {key: list(value) for key, value in session["left_out"].items()}
+    if finished is None:
+        left_out.setdefault("", []).append(f"{NOT_FINISHED}{len(results)} tests have a result")
+    circumstances = Circumstances(
+        session["profiles"], left_out, session["void"], session["capabilities"].get("contradictions", ())
+    )
+    return {
+        "schema": SCHEMA,
+        **{key: session[key] for key in _OF_SESSION},
+        "finished": finished,
+        "waivers": waiver_entries(waivers, results),
+        "profiles": judge(results, circumstances),
+        "profiles_not_judged": session["profiles_not_judged"],
+        "bandwidth": session.get("bandwidth", []),
+        "tests": [dict(result) for result in results],
+    }
+
+
+def waiver_entries(waivers: Sequence[Waiver], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entries of waivers in the report, each with its state after these results."""
+    today = dt.datetime.now(dt.UTC).date()
+    return [
+        waiver.to_json(
+            state_of(
+                waiver,
+                [
+                    each["outcome"]
+                    for each in results
+                    if waiver.covers(each["test"], each["requirements"], waiver_mode(each))
+                ],
+                today,
+            )
+        )
+        for waiver in waivers
+    ]
+
+
+def waiver_mode(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the mode of a result as waivers see it: with the world size, where the test is for one."""
+    sizes = result["world_sizes"]
+    return {**result["mode"], "world_size": result["mode"].get("world_size", sizes[0] if sizes else None)}
+
+
+def without_result(session: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return results for the tests of the must-pass list that have none: they were not run."""
+    known = {each["test"] for each in results}
+    return [
+        {
+            "test": test,
+            "requirements": entry["requirements"],
+            "outcome": "not_run",
+            "mode": entry["mode"],
+            "world_sizes": [],
+            "seconds": 0.0,
+            "seconds_on_ranks": None,
+            "reason": "not run: the session ended before it",
+            "failure": None,
+            "margin": None,
+            "properties": {},
+        }
+        for test, entry in session["expected"].items()
+        if test not in known
+    ]
+
+
+def waivers_in(folder: Path) -> tuple[Waiver, ...]:
+    """Return the waivers that a folder holds a copy of."""
+    path = folder / names.WAIVERS
+    return parse_waivers(names.read_text(path), source=names.WAIVERS) if path.is_file() else ()
+
+
+def write(folder: Path, report: dict[str, Any]) -> None:
+    """Write report.json, the page and the sums. Raises OutputError where the disk does not take them."""
+    output.write_text(folder / names.REPORT, names.report_text(report))
+    try:
+        write_html(report, folder / names.PAGE)
+        write_sums(folder)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write in {folder}: {error.strerror}; {names.REPORT} is there, make room and run "
+            f"`vdist report {folder}`"
+        ) from error
