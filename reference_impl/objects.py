@@ -50,11 +50,7 @@ def broadcast_object(group: Members, obj: Any, src: int) -> Any:
     Raises TypeError, on all ranks, if it does not pickle.
     """
     if group.rank_in_group != src:
-        size = torch.empty(1, dtype=torch.int64, device="cpu")
-        group.broadcast_(size, src)
-        data = torch.empty(int(size), dtype=torch.uint8, device="cpu")
-        group.broadcast_(data, src)
-        return load(data)
+        return load(group.broadcast_bytes(None, src))
     try:
         data = dump(obj)
     except TypeError as error:
@@ -82,5 +78,4 @@ def recv_object(group: OrderedGroup, src: int) -> Any:
 
 def broadcast_dumped(group: Members, data: torch.Tensor, src: int) -> None:
     """Send what `dump` made of an object to all others, which call `broadcast_object`."""
-    group.broadcast_(header(data), src)
-    group.broadcast_(data, src)
+    group.broadcast_bytes(data, src)

@@ -26,6 +26,7 @@ class Members(Protocol):
     def reduce_scatter(self, rows: torch.Tensor) -> torch.Tensor: ...
     def gather(self, flat: torch.Tensor, dst: int) -> torch.Tensor | None: ...
     def broadcast_(self, tensor: torch.Tensor, src: int) -> None: ...
+    def broadcast_bytes(self, data: torch.Tensor | None, src: int) -> torch.Tensor: ...
     def send(self, flat: torch.Tensor, dst: int) -> None: ...
     def recv_(self, flat: torch.Tensor, src: int) -> None: ...
     def barrier(self) -> None: ...
@@ -116,6 +117,16 @@ class OrderedGroup:
         dist.broadcast(flat, src=self.ranks[src], group=self.group)
         if self.rank_in_group != src and not is_plain(tensor):
             write_back(tensor, from_wire(flat, tensor.dtype, tensor.shape))
+
+    def broadcast_bytes(self, data: torch.Tensor | None, src: int) -> torch.Tensor:
+        """Return the 1-D uint8 tensor of `src`, whose size only that rank knows; `data` is None elsewhere."""
+        # On the CPU whatever torch's default device is.
+        size = torch.tensor([0 if data is None else data.numel()], dtype=torch.int64, device="cpu")
+        self.broadcast_(size, src)
+        if data is None:
+            data = torch.empty(int(size), dtype=torch.uint8, device="cpu")
+        self.broadcast_(data, src)
+        return data
 
     def barrier(self) -> None:
         """Wait until every rank has come here."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.distributed as dist
 from torch.profiler import record_function
 
-from .records import Call, Operation
+from .records import WITH_ROOT, Call
 
 
 class Labels:
@@ -26,7 +26,7 @@ class Labels:
     def collective(self, call: Call) -> record_function:
         """Label a collective, to be entered around all that it does."""
         detail, tensor = "", ""
-        if call.operation in {Operation.GATHER, Operation.BROADCAST}:
+        if call.operation in WITH_ROOT:
             detail = f"with root {self._torch_ranks[call.root]}"
         if call.dtype is not None:
             tensor = f"{str(call.dtype).removeprefix('torch.')}[{call.size // call.dtype.itemsize}]"

@@ -17,6 +17,7 @@ from .records import Call, Operation, arrival
 
 # Up to here every rank sums everything, which takes one step; beyond, each sums a part, which takes two.
 _SUMMED_BY_ALL = 32 << 10
+_HEADER = 8  # bytes of the number of bytes that are broadcast
 
 
 class SharedMemory:
@@ -136,15 +137,25 @@ class SharedMembers:
         flat = as_wire(tensor)
         call = _call(Operation.BROADCAST, flat, src)
         with self._collective(call):
-            for start, end in self._chunks(flat.numel(), self._slot(flat)):
-                slot = self._shared.next_slots(flat.dtype)[src, : end - start]
-                if self.rank_in_group == src:
-                    slot.copy_(flat[start:end])
-                self._shared.meet(call, self._timeout)
-                if self.rank_in_group != src:
-                    flat[start:end].copy_(slot)
+            self._broadcast(flat, src, call)
         if self.rank_in_group != src and not is_plain(tensor):
             write_back(tensor, from_wire(flat, tensor.dtype, tensor.shape))
+
+    def broadcast_bytes(self, data: torch.Tensor | None, src: int) -> torch.Tensor:
+        """Return the bytes of `src`; they and their number come in one step where they fit in a slot."""
+        call = Call(Operation.BROADCAST_OBJECT, root=src)
+        with self._collective(call):
+            slot = self._shared.next_slots(torch.uint8)[src]
+            size, beginning = slot[:_HEADER].view(torch.int64), slot[_HEADER:]
+            if data is not None and self.rank_in_group == src:
+                size.fill_(data.numel())
+                beginning[: data.numel()].copy_(data[: beginning.numel()])
+            self._shared.meet(call, self._timeout)
+            if data is None or self.rank_in_group != src:
+                data = torch.empty(int(size), dtype=torch.uint8, device="cpu")
+                data[: beginning.numel()].copy_(beginning[: data.numel()])
+            self._broadcast(data[beginning.numel() :], src, call)
+        return data
 
     def send(self, flat: torch.Tensor, dst: int) -> None:
         """Send a 1-D tensor; returns when the backend lets go of it."""
@@ -193,6 +204,15 @@ class SharedMembers:
         terms = list(parts[:, own])
         terms[own] = rows[own]
         _add_up(terms, total)
+
+    def _broadcast(self, flat: torch.Tensor, src: int, call: Call) -> None:
+        for start, end in self._chunks(flat.numel(), self._slot(flat)):
+            slot = self._shared.next_slots(flat.dtype)[src, : end - start]
+            if self.rank_in_group == src:
+                slot.copy_(flat[start:end])
+            self._shared.meet(call, self._timeout)
+            if self.rank_in_group != src:
+                flat[start:end].copy_(slot)
 
     def _gather(self, flat: torch.Tensor, rows: torch.Tensor | None, call: Call) -> None:
         with self._collective(call):

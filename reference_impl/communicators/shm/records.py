@@ -42,6 +42,10 @@ class Operation(enum.IntEnum):
     TIMED_OUT = 8
     MISMATCH = 9
     INTERRUPTED = 10
+    BROADCAST_OBJECT = 11
+
+
+WITH_ROOT = frozenset({Operation.GATHER, Operation.BROADCAST, Operation.BROADCAST_OBJECT})
 
 
 # Told to other ranks by index: append only.
@@ -69,10 +73,9 @@ class Call:
 
     def __str__(self) -> str:
         name = self.operation.name.lower()
-        if self.operation is Operation.BARRIER:
-            return name
-        root = f" with root {self.root}" if self.operation in {Operation.GATHER, Operation.BROADCAST} else ""
-        return f"{name}{root} of {self.size} bytes of {self.dtype}"
+        root = f" with root {self.root}" if self.operation in WITH_ROOT else ""
+        size = "" if self.dtype is None else f" of {self.size} bytes of {self.dtype}"
+        return f"{name}{root}{size}"
 
 
 @dataclass(frozen=True)
