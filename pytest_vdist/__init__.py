@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_vdist.fixtures import CoordinatorRun, DistributedRun, OutcomesRun
     from pytest_vdist.implementations.protocol import Capabilities, Coordinator, Implementation, InitSettings
     from pytest_vdist.implementations.spec import ImplementationSpec
+    from pytest_vdist.nodes import Topology
     from pytest_vdist.program_run import ProgramFailedError, ProgramRun, ProgramSearch
     from pytest_vdist.ranks.compilation import CompiledFunction, compiled
     from pytest_vdist.ranks.context import (
@@ -60,6 +61,7 @@ _HOMES = {
     "RanksFailedError": "ranks.failures",
     "RanksHungError": "ranks.failures",
     "RanksUnavailableError": "ranks.failures",
+    "Topology": "nodes",
     "TorchrunError": "torchrun.failures",
     "TorchrunRun": "torchrun.run",
     "compiled": "ranks.compilation",
@@ -94,6 +96,7 @@ __all__ = [
     "RanksFailedError",
     "RanksHungError",
     "RanksUnavailableError",
+    "Topology",
     "TorchrunError",
     "TorchrunRun",
     "compiled",

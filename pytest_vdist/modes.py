@@ -110,7 +110,8 @@ def _parametrize_world_size(metafunc: pytest.Metafunc, options: Options) -> None
             f"{metafunc.definition.nodeid} takes world_size from pytest-vdist, which needs its fixture "
             f"backend as well, but the project has a backend of its own; rename that"
         )
-    wanted, wanted_nodes = _wanted_world_sizes(metafunc), nodes.wanted_nodes(metafunc.definition)
+    wanted = _wanted_world_sizes(metafunc)
+    wanted_nodes = nodes.wanted_nodes(metafunc.definition, metafunc.fixturenames)
     topology = nodes.topology_of(metafunc.config)
     cases: list[object] = []
     for chosen in options.backends:
@@ -201,7 +202,6 @@ def _declared_compile_modes(implementation: ImplementationSpec, device_type: str
 
 def refuse_what_is_missing(options: Options) -> None:
     """Raise pytest.UsageError for a device, a world size or a mode that was asked for and is not there."""
-    _require_processes(options)
     try:
         for chosen in options.backends if options.is_given("backend") else ():
             _require_devices(chosen, options)
@@ -215,17 +215,6 @@ def refuse_what_is_missing(options: Options) -> None:
             _require_one_meaning_of_all(options)
     except (BackendError, ImplementationError) as error:
         raise pytest.UsageError(str(error)) from error
-
-
-def _require_processes(options: Options) -> None:
-    """Raise pytest.UsageError for a world size that torchrun has too few processes for."""
-    too_large = [size for size in options.world_sizes if size > (options.processes or size)]
-    if options.is_given("world_sizes") and too_large:
-        raise pytest.UsageError(
-            f"world size must be at most the number of torchrun's processes, here {options.processes}, "
-            f"got {too_large[0]} from {options.origin('world_sizes')}; start more with --nnodes and "
-            f"--nproc-per-node, or pass --vdist-world-sizes={options.processes}"
-        )
 
 
 def _require_devices(chosen: DeviceBackend, options: Options) -> None:

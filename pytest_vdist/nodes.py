@@ -15,6 +15,7 @@ import pytest
 from pytest_vdist import options
 from pytest_vdist.role import MARK, Role, RoleError, forget, read_role
 from pytest_vdist.run_log import run_log_of
+from pytest_vdist.suite_items import is_suite_path
 
 if TYPE_CHECKING:
     from pytest_vdist.ranks.rank import RankLauncher
@@ -64,6 +65,12 @@ class Nodes:
         if self.min == self.max:
             return f"all ranks on {self.max} node{'s' if self.max > 1 else ''}"
         return f"from {self.min} to {self.max} nodes"
+
+
+@pytest.fixture(scope="session")
+def topology(request: pytest.FixtureRequest) -> Topology:
+    """Give the nodes that torchrun has started the session on; there are none where it has not."""
+    return topology_of(request.config)
 
 
 @dataclass
@@ -120,10 +127,12 @@ def serve_if_rank(config: pytest.Config) -> int | None:
             f"pytest-xdist can't be used inside torchrun, got -n {workers} at RANK={role.rank}: "
             f"the {role.world_size} processes of torchrun serve one session; leave -n out"
         )
+    chosen = options.read_options(config, os.environ)
+    _require_processes(chosen, role)
     if role.is_controller:
         config.stash[_SESSION] = Session(role)
         return None
-    return _serve(role, options.read_options(config, os.environ))
+    return _serve(role, chosen)
 
 
 def process_count(config: pytest.Config) -> int | None:
@@ -181,11 +190,14 @@ def leave(config: pytest.Config) -> None:
             session.own_ranks.close()
 
 
-def wanted_nodes(definition: Any) -> Nodes:
-    """Return how many nodes a test needs. Raises a collection error for a marker that makes no sense."""
+def wanted_nodes(definition: Any, fixtures: Sequence[str] = ()) -> Nodes:
+    """Return how many nodes a test needs; one of the suites that has files of its own runs on one.
+
+    Raises a collection error for a marker that makes no sense.
+    """
     marker = definition.get_closest_marker(MARKER)
     if marker is None:
-        return Nodes()
+        return Nodes(max=1) if "tmp_path" in fixtures and is_suite_path(definition.path) else Nodes()
     try:
         wanted = Nodes(*marker.args, **marker.kwargs)
     except TypeError as error:
@@ -239,6 +251,17 @@ def _role(config: pytest.Config) -> Role | None:
         return read_role(os.environ)
     except RoleError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _require_processes(chosen: options.Options, role: Role) -> None:
+    """Raise pytest.UsageError for a world size that is asked for, and torchrun has too few processes for."""
+    too_large = [size for size in chosen.world_sizes if size > role.world_size]
+    if chosen.is_given("world_sizes") and too_large:
+        raise pytest.UsageError(
+            f"world size must be at most the number of torchrun's processes, here {role.world_size}, "
+            f"got {too_large[0]} from {chosen.origin('world_sizes')}; start more with --nnodes and "
+            f"--nproc-per-node, or pass --vdist-world-sizes={role.world_size}"
+        )
 
 
 def _serve(role: Role, chosen: options.Options) -> int:

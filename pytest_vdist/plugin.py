@@ -36,6 +36,7 @@ from pytest_vdist.fixtures import (
 )
 from pytest_vdist.modes import backend, compile_mode, split_group, world_size
 from pytest_vdist.mutation import control_run
+from pytest_vdist.nodes import topology
 
 __all__ = [
     "_rank_pools",
@@ -52,6 +53,7 @@ __all__ = [
     "program_search",
     "reduction_dtypes",
     "split_group",
+    "topology",
     "torchrun_run",
     "world_size",
 ]

@@ -1,7 +1,7 @@
-"""Groups across two nodes, played by namespaces of this machine.
+"""Groups across two nodes: those of torchrun, or else namespaces of this machine.
 
-Each node has its own network interface, host name and /dev/shm. Two ranks are on each. What a node is lives
-in a process that ends with the tests, so nothing is left of it, however they end.
+Each node has its own network interface, host name and /dev/shm. Two ranks are on each that is played. What
+such a node is lives in a process that ends with the tests, so nothing is left of it, however they end.
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_vdist import Coordinator, DistributedRun, ImplementationSpec, current_rank, init_settings
+from pytest_vdist import (
+    Coordinator,
+    DistributedRun,
+    ImplementationSpec,
+    Topology,
+    current_rank,
+    init_settings,
+)
 from pytest_vdist.judge import movement_input
 from pytest_vdist.judge.tensor_dicts import tensor_dict_differences
 
 HOSTS = ("vdist-node-0", "vdist-node-1")
 INTERFACE = "vdist"
 RANKS_PER_NODE = 2
-INSIDE, ACROSS = [[0, 1], [2, 3]], [[0, 2], [1, 3]]
 DEADLINE = 60.0
 # Flags of setns(2) and unshare(2), which Python has from 3.12 on.
 CLONE_FS, CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWNET = 0x200, 0x20000, 0x4000000, 0x40000000
@@ -38,7 +44,7 @@ mount -t tmpfs none /dev/shm && echo $0 > /proc/sys/kernel/hostname && ip link s
 read line && ip address add $1/30 dev {INTERFACE} && ip link set {INTERFACE} up && echo ready && exec cat
 """
 
-pytestmark = [pytest.mark.vdist_world_size(min=4, max=4)]
+pytestmark = [pytest.mark.vdist_nodes(min=1)]  # played on one, real on more
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,58 @@ class Node:
             raise RuntimeError(f"this rank is on {socket.gethostname()}, not on {self.host}")
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where the ranks are: their numbers node by node, as many on each, and how a rank gets to its node."""
+
+    hosts: tuple[str, str]
+    inside: list[list[int]]
+    enter: Callable[[int], None]
+    init_method: str
+    environment: dict[str, str]
+
+    @property
+    def across(self) -> list[list[int]]:
+        return [list(ranks) for ranks in zip(*self.inside, strict=True)]
+
+    @property
+    def everyone(self) -> list[int]:
+        return [rank for ranks in self.inside for rank in ranks]
+
+    def host_of(self, rank: int) -> str:
+        return self.hosts[rank // len(self.inside[0])]
+
+
 def _check(result: int) -> None:
     if result != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@pytest.fixture
+def placement(topology: Topology, request: pytest.FixtureRequest, tmp_path: Path) -> Placement:
+    """Place ranks on torchrun's first two nodes; where there are no two, on two that are played."""
+    if len(topology.hosts) > 1:
+        return _real_placement(topology)
+    played: list[Node] = request.getfixturevalue("nodes")
+    return Placement(
+        HOSTS,
+        [[0, 1], [2, 3]],
+        lambda rank: played[rank // RANKS_PER_NODE].enter(),
+        f"file://{tmp_path}/world",
+        {"GLOO_SOCKET_IFNAME": INTERFACE, "NCCL_SOCKET_IFNAME": INTERFACE},
+    )
+
+
+def _real_placement(topology: Topology) -> Placement:
+    first, second, *_ = topology.ranks_per_node
+    if first != second or first < RANKS_PER_NODE:
+        pytest.skip(f"not run: needs {RANKS_PER_NODE} ranks or more on each of two nodes, got {topology}")
+    inside = [list(range(first)), list(range(first, 2 * first))]
+
+    def stay(rank: int) -> None:
+        assert current_rank().node == rank // first
+
+    return Placement((topology.hosts[0], topology.hosts[1]), inside, stay, "env://", {})
 
 
 @pytest.fixture(scope="module")
@@ -124,26 +179,25 @@ Run = Callable[[Callable[[Callable[..., Coordinator]], Any]], list[Any]]
 
 @pytest.fixture
 def run_on_nodes(
-    nodes: list[Node], distributed_run: DistributedRun, implementation: ImplementationSpec, tmp_path: Path
+    placement: Placement, distributed_run: DistributedRun, implementation: ImplementationSpec
 ) -> Run:
     """Return a function that calls another one on every rank, with what makes coordinators there."""
 
     def run(function: Callable[[Callable[..., Coordinator]], Any]) -> list[Any]:
-        def body(init_method: str) -> Any:
-            nodes[current_rank().rank // RANKS_PER_NODE].enter()
+        def body() -> Any:
+            placement.enter(current_rank().rank)
             world = implementation.load()
-            world.init(init_settings(init_method))
+            world.init(init_settings(placement.init_method))
             result = function(world.coordinator)
             world.destroy()
             return result
 
         return distributed_run(
             body,
-            f"file://{tmp_path}/world",
-            world_size=len(nodes) * RANKS_PER_NODE,
+            world_size=len(placement.everyone),
             init_process_group=False,
             fresh=True,
-            env={"GLOO_SOCKET_IFNAME": INTERFACE, "NCCL_SOCKET_IFNAME": INTERFACE},
+            env=placement.environment,
             timeout=DEADLINE,
         )
 
@@ -163,8 +217,9 @@ def stage_output(rank: int, seed: int, device: torch.device) -> dict[str, Any]:
 
 
 @pytest.mark.vdist_requirement("VD-NODE-001")
-def test_groups_across_nodes_work_as_groups_inside_a_node_do(run_on_nodes: Run) -> None:
+def test_groups_across_nodes_work_as_groups_inside_a_node_do(run_on_nodes: Run, placement: Placement) -> None:
     """Sums, gathered parts, objects and dictionaries are right in groups inside nodes, across and of all."""
+    partitions = [placement.inside, placement.across, [placement.everyone]]
 
     def use(group: Coordinator) -> list[Any]:
         own = torch.tensor([float(group.rank)], device=group.device)
@@ -180,28 +235,32 @@ def test_groups_across_nodes_work_as_groups_inside_a_node_do(run_on_nodes: Run) 
         ]
 
     def body(make: Callable[..., Coordinator]) -> list[list[Any]]:
-        return [use(make(ranks, name="group")) for ranks in (INSIDE, ACROSS, [[0, 1, 2, 3]])]
+        return [use(make(ranks, name="group")) for ranks in partitions]
 
     for rank, by_kind in enumerate(run_on_nodes(body)):
-        for partition, got in zip((INSIDE, ACROSS, [[0, 1, 2, 3]]), by_kind, strict=True):
+        for partition, got in zip(partitions, by_kind, strict=True):
             ranks = next(ranks for ranks in partition if rank in ranks)
-            host = HOSTS[ranks[0] // RANKS_PER_NODE]
+            host = placement.host_of(ranks[0])
             assert got == [[float(sum(ranks))], [*map(float, ranks)], [float(ranks[1])], host, []]
 
 
 @pytest.mark.vdist_requirement("VD-NODE-002")
-def test_a_pipeline_runs_across_nodes_while_tensors_are_parallel_inside_them(run_on_nodes: Run) -> None:
+def test_a_pipeline_runs_across_nodes_while_tensors_are_parallel_inside_them(
+    run_on_nodes: Run, placement: Placement
+) -> None:
     """Dictionaries go to the other node and back, whole or in slices, and each stage sums inside its node."""
+    inside, across = placement.inside, placement.across
+    parts = sum(range(1, len(inside[0]) + 1))
 
     def body(make: Callable[..., Coordinator]) -> list[str]:
-        tensor_parallel, pipeline = make(INSIDE, name="tp"), make(ACROSS, name="pp")
+        tensor_parallel, pipeline = make(inside, name="tp"), make(across, name="pp")
         first = pipeline.rank_in_group == 0
         found = []
         for step in range(3):
             # The ranks of a stage hold the same, as they do after an all_reduce.
             passed = stage_output(100 * step, step, pipeline.device)
             part = torch.arange(1000.0, device=pipeline.device) * (tensor_parallel.rank_in_group + 1)
-            if not torch.equal(tensor_parallel.all_reduce(part).cpu(), torch.arange(1000.0) * 3):
+            if not torch.equal(tensor_parallel.all_reduce(part).cpu(), torch.arange(1000.0) * parts):
                 found.append(f"step {step}: the sum inside the node is wrong")
             slices = tensor_parallel if step else None
             if first:
@@ -215,4 +274,4 @@ def test_a_pipeline_runs_across_nodes_while_tensors_are_parallel_inside_them(run
         pipeline.barrier()
         return found
 
-    assert run_on_nodes(body) == [[]] * 4
+    assert run_on_nodes(body) == [[] for _ in placement.everyone]

@@ -29,6 +29,7 @@ from pytest_vdist.ranks.torchrun.messages import (
     Kill,
     Launch,
     Output,
+    Prepare,
     Standing,
     ToRank,
 )
@@ -80,7 +81,8 @@ class _Agent:
             if isinstance(message, Goodbye):
                 self._own_ranks.close()
                 return
-            threading.Thread(target=self._serve_rank, args=(message,), daemon=True).start()
+            task = self._prepare if isinstance(message, Prepare) else self._serve_rank
+            threading.Thread(target=task, args=(message,), daemon=True).start()
 
     def _say_farewell(self, number: int, _: object) -> None:
         """Tell the controller, and end as the signal says; the ranks die with this process."""
@@ -88,6 +90,9 @@ class _Agent:
             channel.send(self._control, Farewell(f"ended by {signal.Signals(number).name}"))
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
+
+    def _prepare(self, message: Prepare) -> None:
+        self._own_ranks.prepare(message.backend, message.interface or self._interface)
 
     def _serve_rank(self, launch: Launch) -> None:
         with self._connect() as link:

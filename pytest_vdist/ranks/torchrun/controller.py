@@ -19,7 +19,7 @@ from multiprocess.connection import Connection, wait
 
 from pytest_vdist.ranks.failures import RanksUnavailableError
 from pytest_vdist.ranks.torchrun import channel
-from pytest_vdist.ranks.torchrun.messages import Farewell, Goodbye, Hello, Launch
+from pytest_vdist.ranks.torchrun.messages import Farewell, Goodbye, Hello, Launch, Prepare
 from pytest_vdist.ranks.torchrun.own_ranks import LOOPBACK
 from pytest_vdist.ranks.torchrun.remote import RemoteRank
 from pytest_vdist.ranks.torchrun.software import software
@@ -99,15 +99,24 @@ class Controller:
         """The network interface over which other nodes reach this one, "" if it is not known."""
         return self._interface
 
+    def prepare(self, backend: str) -> None:
+        """Have all members get ready at the same time. One that is lost already will be missed later."""
+        for member in self._members.values():
+            if member.control is not None:
+                with contextlib.suppress(OSError):
+                    channel.send(member.control, Prepare(backend, self._interface_at(member)))
+
     def launch(self, member: Member, backend: str, rendezvous: Rendezvous) -> RemoteRank:
         """Start a rank at a member. Raises RanksUnavailableError if that is lost."""
         ticket = next(self._tickets)
         answers = self._launched[ticket] = queue.SimpleQueue()
-        interface = self._interface if member.node == self._role.node else ""
         try:
             assert member.control is not None
             channel.send(
-                member.control, Launch(ticket, backend, rendezvous, tuple(filter(None, sys.path)), interface)
+                member.control,
+                Launch(
+                    ticket, backend, rendezvous, tuple(filter(None, sys.path)), self._interface_at(member)
+                ),
             )
             connection = answers.get(timeout=_LAUNCH_PATIENCE)
         except (OSError, queue.Empty):
@@ -134,6 +143,10 @@ class Controller:
                 with contextlib.suppress(OSError):
                     channel.send(member.control, Goodbye())
                 member.control.close()
+
+    def _interface_at(self, member: Member) -> str:
+        """Name the interface for gloo at a member; one of another node knows it from its own connection."""
+        return self._interface if member.node == self._role.node else ""
 
     def _accept(self) -> None:
         while True:

@@ -22,6 +22,7 @@ class TorchrunLauncher:
         self._controller = controller
         self._members = members
         self._own_ranks = own_ranks
+        controller.prepare(backend)
         self._own = own_ranks.launcher(backend, controller.interface)
 
     @property

@@ -25,6 +25,14 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Ranks of the backend will be started: what all of them need can be started already."""
+
+    backend: str
+    interface: str
+
+
+@dataclass(frozen=True)
 class Launch:
     """Start a rank on the device of the process, and open a connection for it that names the ticket.
 

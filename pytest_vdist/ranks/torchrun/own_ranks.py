@@ -40,6 +40,12 @@ class OwnRanks:
                 self._launchers[backend_name] = Launcher(backend, host=host, interface=interface)
             return self._launchers[backend_name]
 
+    def prepare(self, backend_name: str, interface: str) -> None:
+        """Start what all ranks of a backend have in common."""
+        launcher = self.launcher(backend_name, interface)
+        with self._lock, launcher.starting():
+            pass
+
     def start(self, backend_name: str, rendezvous: Rendezvous, interface: str) -> RankProcess:
         launcher = self.launcher(backend_name, interface)
         with self._lock, launcher.starting():
