@@ -5,9 +5,9 @@ They use coordinators by the methods of `ParallelGroup` alone, so they run on an
 
 from __future__ import annotations
 
-from .config import DENSE, MIXTURE, ModelConfig
+from .config import DENSE, MIXTURE, ModelConfig, prompts
 from .environment import parallel_environment
-from .examples import main
+from .examples import differences, main
 from .generation import generate
 from .layouts import Layout, ParallelGroup, ParallelGroups, groups_of, layouts_for
 from .single import Reference, reference_generation
@@ -24,6 +24,7 @@ __all__ = [
     "Reference",
     "Stage",
     "agree",
+    "differences",
     "generate",
     "groups_of",
     "layout_differences",
@@ -31,5 +32,6 @@ __all__ = [
     "main",
     "parallel_environment",
     "parameter_differences",
+    "prompts",
     "reference_generation",
 ]

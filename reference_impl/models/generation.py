@@ -37,6 +37,11 @@ def generate(stage: Stage, prompts: Tensor, count: int, forward: Forward | None 
     return tokens
 
 
+def chosen_tokens(stage: Stage, logits: Tensor) -> Tensor:  # noqa: ARG001 - other ways need the stage
+    """Return the most likely token of each sequence."""
+    return logits.argmax(-1)
+
+
 def _next_tokens(stage: Stage, run: Forward, new: Tensor, positions: Tensor) -> Tensor:
     """Run one step through all stages; every one of them gets the token that follows each sequence."""
     pipeline, tensor = stage.groups.pipeline, stage.groups.tensor
@@ -45,7 +50,7 @@ def _next_tokens(stage: Stage, run: Forward, new: Tensor, positions: Tensor) -> 
     x = run(x, positions)
     if not stage.is_last:
         pipeline.send_tensor_dict({"hidden": x}, all_gather_group=slices)
-    chosen: dict[str, Any] | None = {"tokens": x.argmax(-1)} if stage.is_last else None
+    chosen: dict[str, Any] | None = {"tokens": chosen_tokens(stage, x)} if stage.is_last else None
     received = pipeline.broadcast_tensor_dict(chosen, src=stage.layout.pipeline - 1)
     tokens: Tensor = received["tokens"]
     return tokens

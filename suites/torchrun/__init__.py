@@ -1,0 +1,1 @@
+"""Models over several ranks: on warm ranks, and as scripts that torchrun starts."""
