@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import HealthCheck, reject, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -141,6 +141,8 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         if len(self.steps) >= SHORTEST:
             by_rank = self._run(self.steps)
+            if by_rank is None:
+                return
             for number, (step, want) in enumerate(zip(self.steps, self.expected, strict=True)):
                 assert [results[number] for results in by_rank] == want, f"step {number}, {step}"
 
@@ -175,11 +177,12 @@ def test_any_life_of_coordinators_is_a_good_one(  # noqa: PLR0917 - fixtures
     left_out: set[str] = set()
     started = time.monotonic()
 
-    def run(steps: list[Step]) -> list[list[Any]]:
+    def run(steps: list[Step]) -> list[list[Any]] | None:
+        """Return what every rank got from every step; None where the time for searching is over."""
         if repr(steps) not in known:
             if time.monotonic() - started > LONGEST_SEARCH:
                 left_out.add(repr(steps))
-                reject()
+                return None
             folder = tmp_path / str(len(known))
             folder.mkdir()
             known[repr(steps)] = distributed_run(

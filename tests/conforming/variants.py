@@ -33,9 +33,15 @@ class Variant:
         self._reference = ReferenceImplementation()
 
     def capabilities(self, device_type: str) -> Capabilities:
-        """Declare what the reference does; with `wide`, an fp32 accumulator for 16-bit floats."""
+        """Declare what the reference does; with `wide`, an fp32 accumulator for 16-bit floats.
+
+        No operators: theirs are bound to schemas and strides, of which these changes know nothing.
+        """
         claims = vars(self._reference.capabilities(device_type))
-        return Capabilities(**claims | {"accumulate": dict(WIDE) if self._wide else {}})
+        accumulate = dict(WIDE) if self._wide else {}
+        return Capabilities(
+            **claims | {"accumulate": accumulate, "operators": {}, "compile_modes": ("eager",)}
+        )
 
     def init(self, settings: InitSettings) -> None:
         if self.name not in _applied:
