@@ -8,6 +8,9 @@ import torch
 
 from ..communicators import cpu  # noqa: TID252
 from ..communicators.cpu import CpuCommunicator  # noqa: TID252
+from ..communicators.shm.loans import Lender, Loan  # noqa: TID252
+from ..communicators.shm.members import SharedMembers  # noqa: TID252
+from ..communicators.shm.records import Call, Operation  # noqa: TID252
 from ..coordinator import GroupCoordinator  # noqa: TID252
 from ..envs import SHARED_MEMORY  # noqa: TID252
 from .registry import Original, Patch, mutant
@@ -77,3 +80,26 @@ def shared_sums_stay_in_the_segment(patch: Patch) -> None:
         if segment.numel() != result.numel():
             return result
         return segment.view(result.shape).copy_(result)
+
+
+@mutant(DEFECT, "VD-TD-008", **NEEDS)
+def memory_is_lent_again_while_it_is_used(patch: Patch) -> None:
+    """A large dictionary is written over the one before it, which the receiver may still have."""
+
+    @patch.around(Lender, "lend_again")
+    def lend_again(original: Original, self: Lender, size: int) -> Loan | None:
+        self.take_back([(number, True) for number in list(self._out)])
+        loan: Loan | None = original(self, size)
+        return loan
+
+
+@mutant(DEFECT, "VD-OBJ-005", **NEEDS)
+def shared_objects_end_with_the_first_step(patch: Patch) -> None:
+    """What does not fit in the step in which an object's size comes is zero."""
+
+    @patch.around(SharedMembers, "_broadcast")
+    def broadcast(original: Original, self: SharedMembers, flat: torch.Tensor, src: int, call: Call) -> None:
+        if call.operation is not Operation.BROADCAST_OBJECT:
+            original(self, flat, src, call)
+        elif self.rank_in_group != src:
+            flat.zero_()
