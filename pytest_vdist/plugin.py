@@ -125,6 +125,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         paths = (item.path for item in items)
         suite_items.refuse_suites_without_backend(options.options_of(config), paths)
     nodes.skip_for_want_of_nodes(config, items)
+    suite_items.skip_unsupported(options.options_of(config), items)
     property_tests.lift_deadlines(items)
 
 

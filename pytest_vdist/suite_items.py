@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -54,6 +54,26 @@ def require_requirements(metafunc: pytest.Metafunc) -> None:
         registry().require(ids)
     except RequirementsError as error:
         raise pytest.Collector.CollectError(f"{test}: {error}") from None
+
+
+def skip_unsupported(options: Options, items: Iterable[pytest.Item]) -> None:
+    """Skip the tests of operations that the implementation declares not to have: `test_<operation>.py`.
+
+    That these are refused is tested elsewhere.
+    """
+    declared: dict[str, Mapping[str, str]] = {}
+    for item in items:
+        backend = getattr(getattr(item, "callspec", None), "params", {}).get("backend")
+        if backend is None or not is_suite_path(item.path):
+            continue
+        if backend not in declared:
+            device = options.backend_named(backend)
+            declared[backend] = options.implementation.load().capabilities(device.device_type).unsupported
+        operation = item.path.stem.removeprefix("test_")
+        if operation in declared[backend]:
+            item.add_marker(
+                pytest.mark.skip(reason=f"unsupported: {operation}: {declared[backend][operation]}")
+            )
 
 
 def refuse_suites_without_backend(options: Options, paths: Iterable[Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -28,7 +27,6 @@ _REFUSED = (
     ("setupplan", "--setup-plan"),
     ("numprocesses", "-n"),
     ("runxfail", "--runxfail"),
-    ("override_ini", "-o"),
 )
 _WHY = "a certification runs the whole suites, in one process, in their own order; leave it out"
 
@@ -73,7 +71,7 @@ def point_at_suites(config: pytest.Config) -> None:
                 f"paths are refused with --vdist-certify, got {argument!r}; a certification runs the whole "
                 f"suites: leave it out"
             )
-    config.args = [str(Path(__file__).parent.parent / "suites")]
+    config.args = [str(SUITES)]
 
 
 def refuse_missing_tests(items: Sequence[pytest.Item]) -> None:

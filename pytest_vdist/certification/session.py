@@ -119,7 +119,10 @@ class Certification:
     # Innermost: after JUnit's file is written, before the terminal's summary.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, None, None]:
-        yield
+        try:
+            yield
+        except OSError as error:  # JUnit's file: the disk may be full
+            self._problem = self._problem or f"cannot write {error.filename or names.JUNIT}: {error.strerror}"
         if self._file is not None:
             self._file.close()
         if self._problem:

@@ -89,6 +89,7 @@ def settings(config: pytest.Config, options: Options) -> list[dict[str, Any]]:
         *rows,
         {"name": "arguments", "value": arguments, "source": "command line"},
         {"name": "PYTEST_ADDOPTS", "value": os.environ.get("PYTEST_ADDOPTS", ""), "source": "environment"},
+        {"name": "-o", "value": list(config.option.override_ini or ()), "source": "command line"},
         {"name": "ini file", "value": config.inipath.name if config.inipath else "none", "source": "pytest"},
     ]
 

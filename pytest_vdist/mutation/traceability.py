@@ -9,6 +9,7 @@ from pytest_vdist.reference_impl.mutants import Mutant
 
 WITHOUT_MUTANT: Mapping[str, str] = {
     "VD-CMP-012": "the tests call torch.distributed itself: no line of an implementation runs in them",
+    "VD-ERR-010": "the reference has every operation; tests/certification tries it on one that lacks some",
 }
 """Requirements for which there can be no mutant of the reference, and why not."""
 
