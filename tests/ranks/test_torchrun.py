@@ -16,7 +16,12 @@ import pytest
 
 from pytest_vdist.nodes import Nodes, Topology
 from pytest_vdist.ranks._compat import TCPStore
-from pytest_vdist.role import REQUIRED, RoleError, forget, read_role
+from pytest_vdist.ranks.torchrun import channel
+from pytest_vdist.ranks.torchrun.channel import MeetingStore
+from pytest_vdist.ranks.torchrun.controller import Controller, JoinError
+from pytest_vdist.ranks.torchrun.messages import Hello
+from pytest_vdist.ranks.torchrun.software import software
+from pytest_vdist.role import REQUIRED, Role, RoleError, forget, read_role
 
 TWO_BY_TWO = {
     "TORCHELASTIC_RUN_ID": "one",
@@ -268,3 +273,43 @@ def test_nodes_are_filled_in_order() -> None:
     assert Topology((), ()).nodes_of(4) == 1
     assert [Nodes(min=2).allows(count) for count in (1, 2, 3)] == [False, True, True]
     assert [Nodes(max=1).allows(count) for count in (1, 2)] == [True, False]
+
+
+@pytest.fixture
+def controller() -> Iterator[tuple[Controller, int, bytes]]:
+    """Give the controller of two processes, its port, and the secret of the session."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    role = Role(0, 2, 0, 2, 0, "127.0.0.1", store.port, "one/0", agent_store=True)
+    controller = Controller(role, 30)
+    yield controller, *MeetingStore(role, 30).await_controller()
+    controller.close()
+
+
+def greet(port: int, secret: bytes, versions: str) -> None:
+    connection = channel.connect("127.0.0.1", port, secret)
+    channel.send(connection, Hello(1, 0, 0, 1, "there", versions, 0.0))
+
+
+def test_strangers_are_refused_and_delay_nobody(controller: tuple[Controller, int, bytes]) -> None:
+    own, port, secret = controller
+    with (
+        socket.create_connection(("127.0.0.1", port)),
+        pytest.raises((channel.RefusedError, OSError, EOFError)),
+    ):
+        channel.connect("127.0.0.1", port, secret[:-1] + b"?")
+    with pytest.raises(JoinError):
+        own.join(0.1)
+    greet(port, secret, software())
+    assert [(member.rank, member.host) for member in own.join(30)] == [
+        (0, socket.gethostname()),
+        (1, "there"),
+    ]
+
+
+def test_nodes_with_other_software_are_refused(controller: tuple[Controller, int, bytes]) -> None:
+    own, port, secret = controller
+    greet(port, secret, "Python 3.9.1, torch 1.0")
+    with pytest.raises(JoinError) as caught:
+        own.join(30)
+    expected = f"got Python 3.9.1, torch 1.0 at RANK=1 and {software()} at RANK=0; install the same on all"
+    assert expected in str(caught.value)
