@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,9 +49,20 @@ def totals(group: Coordinator, probes: list[SumProbe]) -> list[tuple[torch.Tenso
 
 def device_name(device: torch.device) -> str:
     """Return the product name of the device, as its module of torch tells it, or its type."""
+    if device.type == "cpu":
+        return _cpu_name()
     module = getattr(torch, device.type, None)
     name = getattr(module, "get_device_name", None)
     return str(name(device)) if callable(name) else device.type
+
+
+def _cpu_name() -> str:
+    """Return the model that Linux names, or the architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def _class_name(value: object) -> str:
