@@ -217,7 +217,7 @@ def announced(reader: int, count: int) -> set[int]:
     """Return the processes, ranks and fork servers, that so many ranks have written to the pipe."""
     text = ""
     while text.count("\n") < count:
-        assert select.select([reader], [], [], 120)[0], "the ranks did not start"
+        assert select.select([reader], [], [], 300)[0], "the ranks did not start"
         try:
             text += os.read(reader, 1000).decode()
         except BlockingIOError:  # a rank has opened the pipe, but not written to it yet
