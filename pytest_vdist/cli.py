@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from importlib import metadata
 
+from pytest_vdist.certificate.report import commands as report_commands
 from pytest_vdist.certification import arguments as certification_arguments
 from pytest_vdist.mutation import arguments as mutants_arguments
 from pytest_vdist.options import TABLE
@@ -61,4 +62,5 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     certification_arguments.declare(commands)
+    report_commands.declare(commands)
     return parser

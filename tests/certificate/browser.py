@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over pipes by the DevTools protocol: https://chromedevtools.github.io/devtools-protocol"""
+"""A headless Chromium, driven over pipes by https://chromedevtools.github.io/devtools-protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -57,7 +57,7 @@ class Browser:
         self.errors: list[str] = []
         self.loaded = False
 
-    def __enter__(self) -> Browser:
+    def __enter__(self) -> Self:
         (page,) = (t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
         attached = self.send("Target.attachToTarget", targetId=page["targetId"], flatten=True)
         self._session = attached["sessionId"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import Counter
+import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pytest_vdist.certificate import assembly, output
 from pytest_vdist.certificate.report import folder as names
-from pytest_vdist.certificate.report.folder import Report, report_text, results_text
-from pytest_vdist.certificate.report.html import write_html
-from pytest_vdist.certificate.report.sums import write_sums
+from pytest_vdist.certificate.report.folder import Report, results_text
 from pytest_vdist.certificate.requirements import REGISTRY_FILE, registry
 
 FAILURE = """rank 1: AssertionError: all_reduce of bfloat16 is out of bounds
@@ -37,8 +37,8 @@ def result(
     requirement: str = "VD-AR-001",
     world_size: int = 2,
     margin: float | None = None,
-    split_group: str = "off",
-    compile_mode: str = "eager",
+    split_group: str | None = "off",
+    compile_mode: str | None = "eager",
     seconds: float = 0.12,
 ) -> dict[str, Any]:
     """Return one line of results.jsonl."""
@@ -121,20 +121,26 @@ def bandwidth() -> list[dict[str, Any]]:
     return points
 
 
-def report(tests: list[dict[str, Any]] | None = None, **changes: Any) -> Report:
-    """Return a report of these tests; the verdicts follow from them as simply as can be."""
-    tests = results(400) if tests is None else tests
-    counts = Counter(each["outcome"] for each in tests)
-    failed = sorted(
-        {r for t in tests if t["outcome"] in {"failed", "hang", "crash"} for r in t["requirements"]}
-    )
-    missing = sorted({r for t in tests if t["outcome"] == "not_run" for r in t["requirements"]})
-    verdict = "non_conformant" if failed else "incomplete" if missing else "conformant"
-    whole: Report = {
-        "schema": "vdist-report/1",
+def conformant_results(*, world_size: int = 2) -> list[dict[str, Any]]:
+    """Return a passed result for every requirement of the registry."""
+    return [
+        result(
+            f"{each.chapter}/test_{each.area.lower()}.py::test_{number}[cpu-{world_size}]",
+            requirement=each.id,
+            split_group=None,
+            compile_mode=None,
+            world_size=world_size,
+        )
+        for number, each in enumerate(registry().requirements.values())
+    ]
+
+
+def session(tests: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    """Return what a session writes down at its start; `changes` replace entries."""
+    whole = {
         "suite": {
-            "version": "0.1.0",
-            "spec_version": "2026.1",
+            "version": metadata.version("pytest-vdist"),
+            "spec_version": registry().spec_version,
             "requirements_digest": hashlib.sha256(REGISTRY_FILE.read_bytes()).hexdigest(),
             "kill_score": {"score": 1.0, "killed": 214, "mutants": 214},
         },
@@ -143,70 +149,56 @@ def report(tests: list[dict[str, Any]] | None = None, **changes: Any) -> Report:
         "implementation": {
             "name": "reference",
             "backend": "cpu",
-            "device_names": ["AMD EPYC 9B14"],
-            "proof": {
-                "communicator": "CpuCommunicator",
-                "process_group": "ProcessGroupGloo",
-                "operations": 182_334,
-            },
+            "device_names": ["Example CPU 9"],
+            "proof": {"communicator": "CpuCommunicator", "process_group": "ProcessGroupGloo"},
         },
-        "environment": {
-            "torch": "2.13.0+cpu",
-            "python": "3.11.15",
-            "pytest": "9.2.0",
-            "platform": "Linux-6.1-x86_64",
-            "libraries": {"gloo": "of torch 2.13.0+cpu", "hypothesis": "6.170.15"},
-        },
+        "environment": {"torch": "2.13.0+cpu", "python": "3.11.15", "libraries": {"hypothesis": "6.170.15"}},
         "settings": [
             {"name": "--vdist-backend", "value": "cpu", "source": "command line"},
-            {"name": "--vdist-split-group", "value": "both", "source": "command line"},
             {"name": "--vdist-timeout", "value": "60", "source": "default"},
         ],
-        "seeds": {"vdist_seed": 0},
+        "seeds": {"programs": 0},
         "capabilities": {
-            "declared": {"numerics.accumulate.bf16": "fp32", "split_group": True, "fp8": []},
-            "observed": {"numerics.accumulate.bf16": "bf16", "split_group": True, "fp8": []},
-        },
-        "waivers": [
-            {
-                "requirement": "VD-AR-003",
-                "scope": {"dtypes": ["bfloat16"]},
-                "issue": "https://example.org/acme/issues/7",
-                "owner": "ada@example.org",
-                "reason": "the sum of bfloat16 rounds at every hop",
-                "expires": "2027-02-20",
-                "state": "used",
-            }
-        ],
-        "profiles": {
-            "core": {"verdict": verdict, "counts": dict(counts), "missing": missing, "failed": failed},
-            "numerics": {"verdict": "conformant", "counts": {"passed": 31}, "missing": [], "failed": []},
+            "declared": {"accumulate": {"bfloat16": "float32"}, "split_group": True, "order": "any"},
+            "observed": {"accumulate": {"bfloat16": "bfloat16"}, "split_group": True},
         },
         "controls": [
             {"name": "drop_rank", "caught": True, "by": "collectives/test_all_reduce.py::test_sum[cpu-2]"},
             {"name": "lsb_flip", "caught": True, "by": "collectives/test_all_reduce.py::test_sum[cpu-2]"},
-            {"name": "late_rank", "caught": True, "by": "timeouts/test_late.py::test_late[cpu-2]"},
         ],
+        "profiles": ["core", "numerics"],
+        "profiles_not_judged": {"split": "not asked for"},
+        "left_out": {},
+        "void": [],
         "bandwidth": bandwidth(),
-        "tests": tests,
+        "expected": {
+            each["test"]: {"requirements": each["requirements"], "mode": each["mode"]} for each in tests
+        },
     }
     return {**whole, **changes}
 
 
-def write_folder(folder: Path, whole: Report, *, page: bool = True) -> Path:
-    """Write the folder of a certificate with this report."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / names.RESULTS).write_text(results_text(whole["tests"]))
-    (folder / names.REPORT).write_text(report_text(whole))
-    ids = [each["test"] for each in whole["tests"]]
-    (folder / names.MUST_PASS).write_text("".join(f"{each}\n" for each in ids))
-    cases = "".join('<testcase classname="t" name="n"/>' for _ in ids)
+def report(tests: list[dict[str, Any]], **changes: Any) -> Report:
+    """Return the report of a session that has these results; `changes` are of its session."""
+    whole = session(tests, **changes)
+    return assembly.report_of(whole, tests, (), finished=whole["finished"])
+
+
+def write_folder(folder: Path, tests: list[dict[str, Any]], *, waivers: str = "", **changes: Any) -> Path:
+    """Write the folder of a certification that has these results."""
+    folder.mkdir(parents=True)
+    if waivers:
+        (folder / names.WAIVERS).write_text(waivers)
+    whole = session(tests, **changes)
+    (folder / output.SESSION).write_text(json.dumps(whole, sort_keys=True))
+    (folder / names.RESULTS).write_text(results_text(tests))
+    (folder / names.MUST_PASS).write_text("".join(f"{test}\n" for test in whole["expected"]))
+    cases = "".join('<testcase classname="t" name="n"/>' for _ in tests)
     (folder / names.JUNIT).write_text(
         f'<testsuites><testsuite name="pytest">{cases}</testsuite></testsuites>\n'
     )
     (folder / names.MANIFEST).write_text(MANIFEST)
     (folder / names.COMMAND).write_text("pytest --vdist-backend=cpu --vdist-certify=out\n")
-    if page:
-        write_html(whole, folder / names.PAGE)
-    write_sums(folder)
+    held = assembly.waivers_in(folder)
+    assembly.write(folder, assembly.report_of(whole, tests, held, finished=whole["finished"]))
     return folder

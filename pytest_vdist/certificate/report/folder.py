@@ -27,13 +27,13 @@ class ReportError(Exception):
 
 
 def read_report(place: Path) -> Report:
-    """Return the report of a folder, or of a file itself. Raises ReportError if there is none or it is no JSON."""
+    """Return the report of a folder, or of a file itself. Raises ReportError if there is no JSON object."""
     path = place / REPORT if place.is_dir() else place
     return parse_report(read_text(path), source=str(path))
 
 
 def parse_report(text: str, *, source: str) -> Report:
-    """Return the report written in `text`. Raises ReportError, which names `source`, for what is no object."""
+    """Return the report written in `text`. Raises ReportError, which names `source`, for no object."""
     try:
         report = json.loads(text)
     except ValueError as error:
@@ -62,7 +62,7 @@ def must_pass_ids(text: str) -> list[str]:
 
 
 def results_of(text: str, *, source: str) -> list[dict[str, Any]]:
-    """Return the results of a results.jsonl. Raises ReportError, which names the line, for one that is no JSON."""
+    """Return the results of a results.jsonl. Raises ReportError, which names the line that is no JSON."""
     results = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():

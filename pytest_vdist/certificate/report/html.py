@@ -13,12 +13,13 @@ from typing import Any
 
 import jinja2
 
-from pytest_vdist.certificate.report.folder import Report
+from pytest_vdist.certificate.report.folder import Report, report_text
 from pytest_vdist.certificate.report.plots import plots, size_text
 
 OUTCOMES = ("error", "crash", "hang", "failed", "flaky", "waived", "not_run", "unsupported", "passed")
 """From the worst to the best, as the page sorts them."""
 _VERDICTS = ("error", "non_conformant", "incomplete", "partial", "conformant_with_waivers", "conformant")
+_NONE = "\N{EN DASH}"
 _PAGE = Path(__file__).with_name("page")
 _TITLES = {
     "conformant": "Conformant",
@@ -36,7 +37,8 @@ def write_html(report: Report, path: Path) -> None:
 
 
 def html_text(report: Report) -> str:
-    """Return the page of a report."""
+    """Return the page of a report, which does not depend on the order of its keys."""
+    report = json.loads(report_text(report))
     script = _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return _template().render(
@@ -67,12 +69,12 @@ def verdict_sentence(profile: Mapping[str, Any]) -> str:
     waived = profile["counts"].get("waived", 0)
     return {
         "conformant": "Every requirement of the profile was tested and is met.",
-        "conformant_with_waivers": f"Every requirement is met, but for {_number(waived, 'test')} that failed and "
-        f"{'is' if waived == 1 else 'are'} waived, see the waivers.",
+        "conformant_with_waivers": f"Every requirement is met, but for {_number(waived, 'test')} "
+        f"that failed and {'is' if waived == 1 else 'are'} waived, see the waivers.",
         "partial": "What the device claims was tested and is met; it does not claim the whole profile.",
         "non_conformant": f"{_number(failed, 'requirement')} failed.",
-        "incomplete": f"Not everything was tested ({missing} missing), and what was not tested does not count "
-        f"as met.",
+        "incomplete": f"Not everything was tested ({missing} missing): "
+        f"what was not tested does not count as met.",
         "error": "The tests themselves went wrong, so nothing is said about the device.",
     }[profile["verdict"]]
 
@@ -87,8 +89,8 @@ def _capability_rows(capabilities: Mapping[str, Mapping[str, Any]]) -> list[dict
     rows = [
         {
             "name": name,
-            "declared": declared.get(name, "–"),
-            "observed": observed.get(name, "–"),
+            "declared": declared.get(name, _NONE),
+            "observed": observed.get(name, _NONE),
             "differs": name in declared and name in observed and declared[name] != observed[name],
         }
         for name in sorted({*declared, *observed})
@@ -112,7 +114,7 @@ def value_text(value: object) -> str:
         return ", ".join(value_text(each) for each in value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{name}: {each}" for name, each in _flat(value)) or "none"
-    return "–" if value is None else str(value)
+    return _NONE if value is None else str(value)
 
 
 def _embedded(report: Report) -> str:

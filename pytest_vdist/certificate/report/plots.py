@@ -48,7 +48,7 @@ class _Axis:
 
 
 def plots(points: Sequence[Mapping[str, Any]]) -> dict[str, list[Plot]]:
-    """Return for each collective its latency (us) and its bus bandwidth (GB/s), a line for each number of ranks."""
+    """Return for each collective its latency and its bus bandwidth, a line for each number of ranks."""
     by_collective: dict[str, list[Mapping[str, Any]]] = {}
     for point in points:
         by_collective.setdefault(point["collective"], []).append(point)
@@ -88,7 +88,7 @@ def _plot(title: str, points: Sequence[Mapping[str, Any]], key: str, text: Calla
     lines = []
     for index, ranks in enumerate(sorted({point["ranks"] for point in drawn})):
         series = sorted((p for p in drawn if p["ranks"] == ranks), key=lambda point: point["bytes"])
-        lines.append(_line(series, key, ranks, index, x, y, text))
+        lines.append(_line(series, [(x.at(p["bytes"]), y.at(p[key])) for p in series], index, key, text))
     legend = _legend(sorted({point["ranks"] for point in drawn}))
     return Plot(
         title,
@@ -114,17 +114,19 @@ def _grid(x: _Axis, y: _Axis, text: Callable[[float], str]) -> str:
 
 def _line(
     series: Sequence[Mapping[str, Any]],
-    key: str,
-    ranks: int,
+    places: Sequence[tuple[float, float]],
     index: int,
-    x: _Axis,
-    y: _Axis,
+    key: str,
     text: Callable[[float], str],
 ) -> str:
-    places = [(x.at(point["bytes"]), y.at(point[key])) for point in series]
     path = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
     marks = "".join(
-        _mark(index, px, py, f"{ranks} ranks, {size_text(point['bytes'])}: {text(round(point[key], 4))}")
+        _mark(
+            index,
+            px,
+            py,
+            f"{point['ranks']} ranks, {size_text(point['bytes'])}: {text(round(point[key], 4))}",
+        )
         for (px, py), point in zip(places, series, strict=True)
     )
     return f'<g class="series s{index % len(_MARKS)}"><polyline points="{path}"/>{marks}</g>'
