@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_vdist.implementations.spec import ImplementationError
 from pytest_vdist.options import Options, options_of
 
 # In a checkout the folder is a link to a folder beside the package; a test may be reached by either path.
@@ -68,12 +69,19 @@ def skip_unsupported(options: Options, items: Iterable[pytest.Item]) -> None:
             continue
         if backend not in declared:
             device = options.backend_named(backend)
-            declared[backend] = options.implementation.load().capabilities(device.device_type).unsupported
+            declared[backend] = _unsupported(options, device.device_type)
         operation = item.path.stem.removeprefix("test_")
         if operation in declared[backend]:
             item.add_marker(
                 pytest.mark.skip(reason=f"unsupported: {operation}: {declared[backend][operation]}")
             )
+
+
+def _unsupported(options: Options, device_type: str) -> Mapping[str, str]:
+    try:
+        return options.implementation.load().capabilities(device_type).unsupported
+    except ImplementationError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def refuse_suites_without_backend(options: Options, paths: Iterable[Path]) -> None:

@@ -36,12 +36,12 @@ def _spec(parsed: argparse.Namespace) -> int:
 
 
 def _probe(parsed: argparse.Namespace) -> int:
-    from pytest_vdist.certification import probe_command  # noqa: PLC0415 - it needs torch
+    from pytest_vdist.certification.probe_command import main  # noqa: PLC0415 - it needs torch
 
-    return probe_command.main(parsed)
+    return main(parsed)
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    from pytest_vdist.certificate import recovery  # noqa: PLC0415 - the other commands need none of it
+    from pytest_vdist.certificate.recovery import main  # noqa: PLC0415 - the other commands need none of it
 
-    return recovery.main(parsed.folder)
+    return main(parsed.folder)

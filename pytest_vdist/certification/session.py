@@ -39,7 +39,7 @@ class Certification:
         self._results: list[dict[str, Any]] = []
         self._file: ResultsFile | None = None
         self._recorder: Recorder | None = None
-        self._problem = ""
+        self._problem, self._told = "", False
         self._named_junit_file: str | None = None
         self._report: dict[str, Any] | None = None
         self._margins: dict[str, list[float]] = {}
@@ -133,6 +133,11 @@ class Certification:
             except OutputError as error:
                 self._problem = str(error)
                 session.exitstatus = INTERNAL_ERROR
+        if self._problem and not self._told:
+            # pytest prints no summary of a session that ends with this exit code.
+            reporter = self._config.pluginmanager.getplugin("terminalreporter")
+            if reporter is not None:
+                reporter.write_line(f"ERROR {self._problem}")
 
     def pytest_unconfigure(self) -> None:
         """Leave nothing behind where no test was to be run: the folder must be empty next time."""
@@ -229,12 +234,10 @@ class Certification:
 
     def _stop(self, error: OutputError) -> None:
         """End the session: what cannot be recorded is not worth running."""
-        self._problem = str(error)
+        self._problem, self._told = str(error), True
         pytest.exit(str(error), returncode=INTERNAL_ERROR)
 
     def _summary(self) -> list[str]:
-        if self._problem:
-            return [f"ERROR {self._problem}"]
         if self._report is None:
             return []
         lines = []

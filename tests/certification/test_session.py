@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,7 @@ def test_wrong(coordinator_run):
         assert group.rank == 0, "this rank is wrong"
     coordinator_run(body)
 """
+ARGUMENTS = ("--vdist-backend=cpu", "--vdist-certify=out", "--vdist-profile=core", "-q")
 WAIVERS = """
 schema = "vdist-waivers/1"
 [[waiver]]
@@ -193,9 +196,19 @@ def test_a_full_disk_ends_the_session_and_leaves_what_was_written(
         "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
     )
-    result = certify(full, "--vdist-control=on")
-    assert result.ret == 3
-    result.stdout.fnmatch_lines(["ERROR cannot write out/results.jsonl: *; what is there stays usable: *"])
+    # Through a pipe: files cannot grow any more, pytester's copy of the output neither.
+    (pytester.path / "suites" / "few" / "test_few.py").write_text(SUITE + full)
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *ARGUMENTS],
+        cwd=pytester.path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 3
+    assert "! _pytest.outcomes.Exit: cannot write out/results.jsonl: " in result.stdout
+    assert "what is there stays usable: make room and run `vdist report out`" in result.stdout
     folder = pytester.path / "out"
     assert len((folder / "results.jsonl").read_text().splitlines()) == 3
     assert cli.main(["report", str(folder)]) == 0

@@ -1,0 +1,90 @@
+"""Waivers in sessions that certify nothing, and the claims of manifests."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("plain_sessions")
+
+TESTS = """
+import pytest
+
+@pytest.mark.vdist_requirement("VD-AR-001")
+def test_known():
+    assert 1 + 1 == 3
+
+@pytest.mark.vdist_requirement("VD-AR-002")
+def test_repaired():
+    pass
+
+@pytest.mark.vdist_requirement("VD-AR-003")
+def test_expired():
+    assert True
+"""
+WAIVER = """
+[[waiver]]
+requirement = "{}"
+issue = "https://example.org/1"
+owner = "me"
+reason = "known"
+expires = {}
+"""
+
+
+def run(pytester: pytest.Pytester, *waivers: tuple[str, str]) -> pytest.RunResult:
+    pytester.makepyfile(TESTS)
+    text = 'schema = "vdist-waivers/1"\n' + "".join(WAIVER.format(*each) for each in waivers)
+    (pytester.path / "w.toml").write_text(text)
+    return pytester.runpytest_inprocess("--vdist-waivers=w.toml", "-v")
+
+
+def test_a_failure_that_is_waived_is_run_and_told_and_does_not_fail_the_session(
+    pytester: pytest.Pytester,
+) -> None:
+    result = run(pytester, ("VD-AR-001", "2999-01-01"))
+    result.stdout.fnmatch_lines(["*::test_known WAIVED*", "*2 passed,*1 waived*"])
+    assert result.ret == 0
+
+
+def test_stale_waivers_are_errors_with_an_exit_code_of_their_own(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        ("VD-AR-001", "2999-01-01"),
+        ("VD-AR-002", "2999-01-01"),
+        ("VD-AR-003", "2020-01-01"),
+        ("VD-AR-004", "2999-01-01"),
+    )
+    place = "(all its tests, https://example.org/1)"
+    end = "; take it out or repair it"
+    told = [line for line in result.stdout.lines if line.startswith("ERROR waiver")]
+    assert told == [
+        f"ERROR waiver of VD-AR-002 {place}: everything that it covers passed{end}",
+        f"ERROR waiver of VD-AR-003 {place}: expired since 2020-01-01{end}",
+        f"ERROR waiver of VD-AR-004 {place}: no test matches it{end}",
+    ]
+    assert result.ret == 11
+
+
+def test_an_expired_waiver_waives_nothing(pytester: pytest.Pytester) -> None:
+    assert run(pytester, ("VD-AR-001", "2020-01-01")).ret == 1
+
+
+def test_a_manifest_replaces_the_claims_that_tests_see(pytester: pytest.Pytester) -> None:
+    (pytester.path / "m.toml").write_text(
+        'schema = "vdist-manifest/1"\n[device]\nname = "cpu"\n[unsupported]\ngather = "none here"\n'
+    )
+    pytester.makepyfile(
+        "def test_claims(capabilities):\n    assert capabilities.unsupported == {'gather': 'none here'}\n"
+    )
+    result = pytester.runpytest_subprocess("--vdist-backend=cpu", "--vdist-manifest=m.toml")
+    result.assert_outcomes(passed=1)
+    suite = pytester.runpytest_subprocess(
+        "--vdist-backend=cpu",
+        "--vdist-manifest=m.toml",
+        "--vdist-world-sizes=2",
+        "-rs",
+        "--pyargs",
+        "pytest_vdist.suites.collectives.test_gather",
+    )
+    suite.stdout.fnmatch_lines(["SKIPPED * unsupported: gather: none here"])
+    assert suite.ret == 0
