@@ -60,11 +60,15 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 def fresh(tensor: torch.Tensor) -> torch.Tensor:
     """Copy to a contiguous tensor of the same shape that shares nothing with `tensor`, autograd included."""
+    if _is_copied_as_it_is(tensor):
+        return tensor.clone(memory_format=torch.contiguous_format)
     return _copyable(tensor).clone(memory_format=torch.contiguous_format).view(tensor.dtype)
 
 
 def compact(tensor: torch.Tensor) -> torch.Tensor:
     """Return `tensor` if it is contiguous, else a contiguous copy."""
+    if _is_copied_as_it_is(tensor):
+        return tensor.contiguous()
     return _copyable(tensor).contiguous().view(tensor.dtype)
 
 
@@ -104,6 +108,16 @@ def write_back(destination: torch.Tensor, values: torch.Tensor) -> None:
             f"{destination.stride()} share memory and cannot hold the values received; pass a tensor that is "
             "not expanded"
         )
+
+
+def _is_copied_as_it_is(tensor: torch.Tensor) -> bool:
+    """Tell whether torch copies a tensor rightly without further ado, which saves half the time of a call."""
+    return (
+        tensor.dtype in REDUCTION_DTYPES
+        and not tensor.requires_grad
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+    )
 
 
 def _copyable(tensor: torch.Tensor) -> torch.Tensor:

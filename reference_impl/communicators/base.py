@@ -83,7 +83,7 @@ class DeviceCommunicatorBase:
     def reduce_scatter(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """Return this rank's chunk of the sum: `input_.shape[dim] // world_size` long along `dim`."""
         require_reducible(input_.dtype, self.reduction_dtypes, "reduce_scatter")
-        rows = fresh(input_.movedim(dim, 0))
+        rows = compact(input_.movedim(dim, 0))
         chunks = rows.view(self.world_size, rows.shape[0] // self.world_size, *rows.shape[1:])
         return compact(self._sum_of_own_chunk(chunks).movedim(0, dim))
 
