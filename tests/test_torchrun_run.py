@@ -193,6 +193,15 @@ def test_a_death_comes_before_the_failures_that_it_caused(tmp_path: Path) -> Non
     assert notes.RankOutput(0, "", "") in Notes(tmp_path, 4).output()
 
 
+def test_a_process_that_has_the_number_of_an_ended_rank_is_spared(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as other:
+        (tmp_path / f"{other.pid}.pid").write_text("0")
+        Notes(tmp_path, 1).kill()
+        assert other.poll() is None
+        assert not select.select([os.pidfd_open(other.pid)], [], [], 0.2)[0]
+        other.kill()
+
+
 def test_the_fixture_reaches_a_test(pytester: pytest.Pytester, plain_sessions: None) -> None:
     pytester.makepyfile(
         script=FAIL.format(how='raise RuntimeError("no more room")'),

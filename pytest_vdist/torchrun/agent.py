@@ -27,8 +27,9 @@ def _end_with_starter(lifeline: int, folder: Path) -> None:
     os.read(lifeline, 1)
     for note in folder.glob("*.pid"):
         try:
-            os.killpg(int(note.name.removesuffix(".pid")), signal.SIGKILL)
-        except ProcessLookupError:
+            if os.fsencode(folder) in Path(f"/proc/{note.stem}/environ").read_bytes():
+                os.killpg(int(note.stem), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     os.killpg(0, signal.SIGKILL)
 

@@ -98,8 +98,18 @@ class Notes:
     def kill(self) -> None:
         """End every rank, with the processes that it started in its group."""
         for path in self.folder.glob("*.pid"):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(int(path.stem), signal.SIGKILL)
+            if self._is_ours(int(path.stem)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(int(path.stem), signal.SIGKILL)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Tell whether nobody else has got the number since. A group keeps the number of a dead leader."""
+        try:
+            return os.fsencode(self.folder) in Path(f"/proc/{pid}/environ").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        except PermissionError:
+            return False
 
     def _read(self, name: str) -> str:
         path = self.folder / name

