@@ -243,7 +243,7 @@ def summary_lines(config: pytest.Config, skipped: Sequence[pytest.TestReport]) -
 def _role(config: pytest.Config) -> Role | None:
     """Return the role of this process; None where nobody asks for one."""
     launcher = options.text_of("launcher", config, os.environ)
-    if launcher == "local" or (launcher == "auto" and MARK not in os.environ):
+    if launcher not in {"auto", "torchrun"} or (launcher == "auto" and MARK not in os.environ):
         return None
     if launcher == "auto" and not options.read_options(config, os.environ).used:
         return None

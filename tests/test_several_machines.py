@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from torch.distributed.run import parse_args
+from torch.distributed import run
 
 from pytest_vdist.role import read_role
 
+torchruns_options: Any = run.parse_args  # torch declares no types for it
 TEMPLATES = Path(__file__).parent.parent / "docs" / "templates"
 # Runs its command once for each task, as srun does, one after the other.
 SRUN = """#!/usr/bin/env bash
@@ -58,7 +59,7 @@ def check_session(pytester: pytest.Pytester, arguments: list[str]) -> None:
 
 def test_slurm_starts_torchrun_on_each_node(tmp_path: Path, pytester: pytest.Pytester) -> None:
     for number, (arguments, _) in enumerate(run_on_slurm("slurm-torchrun.sbatch", "torchrun", 1, tmp_path)):
-        read = parse_args(arguments)
+        read = torchruns_options(arguments)
         assert (read.nnodes, read.node_rank, read.nproc_per_node) == ("2", number, "8")
         assert (read.master_addr, read.master_port) == ("n1", 20000 + 41234 % 20000)
         assert (read.module, read.training_script) == (True, "pytest")
@@ -92,7 +93,7 @@ def test_an_indexed_job_starts_torchrun_in_each_pod(pytester: pytest.Pytester) -
     (script,) = container["args"]
     words = shlex.split(script.replace("$JOB_COMPLETION_INDEX", "1"))
     assert words[:2] == ["exec", "torchrun"]
-    read = parse_args(words[2:])
+    read = torchruns_options(words[2:])
     assert (int(read.nnodes), read.node_rank) == (job["spec"]["completions"], 1)
     assert int(read.nproc_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
     assert read.master_addr == f"{job['metadata']['name']}-0.{service['metadata']['name']}"
@@ -108,7 +109,7 @@ def test_a_pytorchjob_leaves_the_options_to_the_operator(
     for part in job["spec"]["pytorchReplicaSpecs"].values():
         (container,) = part["template"]["spec"]["containers"]
         program, *arguments = container["command"]
-        read = parse_args(arguments)
+        read = torchruns_options(arguments)
         assert (program, read.nnodes, read.training_script) == ("torchrun", "2", "pytest")
         assert int(read.nproc_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
         check_session(pytester, read.training_script_args)

@@ -53,7 +53,8 @@ class RankPool:
         self._backend = backend
         self._log_run, self._ask, self._post_mortem = log_run, ask, post_mortem
         self._launcher = Launcher(backend) if launcher is None else launcher
-        self._teams = WarmTeams(backend, device_count, self._launcher, notify)
+        places = self._launcher.places or device_count
+        self._teams = WarmTeams(backend, places, self._launcher, notify)
         self._leases = DeviceLeases(backend.name, device_slots(backend, device_count))
         self._serials = itertools.count(1)
         self._log_levels = _LogLevels()

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from pytest_vdist.nodes import Nodes, Topology
+from pytest_vdist.nodes import Nodes, Topology, wanted_nodes
 from pytest_vdist.ranks._compat import TCPStore
 from pytest_vdist.ranks.torchrun import channel
 from pytest_vdist.ranks.torchrun.channel import MeetingStore
@@ -313,3 +315,21 @@ def test_nodes_with_other_software_are_refused(controller: tuple[Controller, int
         own.join(30)
     expected = f"got Python 3.9.1, torch 1.0 at RANK=1 and {software()} at RANK=0; install the same on all"
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"min": 0}, "min must be a whole number from 1, got 0"),
+        ({"max": "2"}, "max must be a whole number from 1, got '2'"),
+        ({"min": 2, "max": 1}, "max must be at least min, got min=2, max=1"),
+        ({"least": 2}, "takes min and max by name"),
+    ],
+)
+def test_a_marker_of_nodes_that_makes_no_sense_is_refused(arguments: dict[str, Any], text: str) -> None:
+    marked = SimpleNamespace(
+        nodeid="test_it", get_closest_marker=lambda name: getattr(pytest.mark, name)(**arguments).mark
+    )
+    with pytest.raises(pytest.Collector.CollectError) as caught:
+        wanted_nodes(marked)
+    assert f"marker vdist_nodes on test_it: {text}" in str(caught.value)
