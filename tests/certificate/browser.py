@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -31,12 +32,15 @@ class Browser:
         self._session: str | None = None
         to_browser, self._to = os.pipe()
         self._from, from_browser = os.pipe()
-        # The protocol's pipes are descriptors 3 and 4 of the browser: a shell gives them these numbers.
+
+        def connect() -> None:
+            """Give the browser the pipes as descriptors 3 and 4, where it looks for them."""
+            taken, given = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser, from_browser))
+            os.dup2(taken, 3)
+            os.dup2(given, 4)
+
         self._process = subprocess.Popen(
             [
-                "/bin/sh",
-                "-c",
-                f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}',
                 executable,
                 "--headless=new",
                 "--remote-debugging-pipe",
@@ -48,7 +52,8 @@ class Browser:
                 f"--user-data-dir={profile}",
                 "about:blank",
             ],
-            pass_fds=(to_browser, from_browser),
+            pass_fds=(3, 4),
+            preexec_fn=connect,  # noqa: PLW1509 - the test has no threads
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -58,16 +63,23 @@ class Browser:
         self.loaded = False
 
     def __enter__(self) -> Self:
-        (page,) = (t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        attached = self.send("Target.attachToTarget", targetId=page["targetId"], flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.send(f"{domain}.enable")
+        try:
+            (page,) = (t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
+            attached = self.send("Target.attachToTarget", targetId=page["targetId"], flatten=True)
+            self._session = attached["sessionId"]
+            for domain in ("Page", "Runtime", "Log"):
+                self.send(f"{domain}.enable")
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._process.terminate()
         try:
             self._process.wait(10)

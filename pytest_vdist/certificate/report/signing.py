@@ -130,7 +130,9 @@ def _problems(folder: Path, trusted: Path | None) -> list[str]:
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         return [f"{ATTESTATION} or {PUBLIC_KEY} is malformed: {error}"]
     problems = []
-    if claimed != statement(folder, read_report(folder)):
+    if not all((folder / name).is_file() for name in (REPORT, SUMS)):
+        problems.append(f"the signature is of {REPORT} and {SUMS}, of which one is missing")
+    elif claimed != statement(folder, read_report(folder)):
         problems.append(f"the signature is of another {REPORT} or {SUMS}")
     if trusted is not None and read_text(trusted).strip() != public.decode("utf-8").strip():
         problems.append(f"the folder is signed by the key {_key_id(public)[:12]}…, which is not {trusted}")
