@@ -259,7 +259,8 @@
   showNumbers();
   let pending = 0;
   byId("filter-text").addEventListener("input", () => { clearTimeout(pending); pending = setTimeout(readFilter, 80); });
-  form.addEventListener("change", readFilter);
+  // Not for the text: it says "change" when the focus leaves it, and rows must not be made anew under a click.
+  form.addEventListener("change", (event) => { if (event.target.type === "checkbox") readFilter(); });
   form.addEventListener("reset", () => setTimeout(readFilter));
   form.addEventListener("submit", (event) => event.preventDefault());
   byId("more").addEventListener("click", showMore);
