@@ -11,11 +11,12 @@ import torch.distributed as dist
 
 from . import names, objects
 from .arguments import Arguments
+from .checked_collectives import CheckedCollectives
 from .communicators.protocol import Communicator
 from .communicators.single import SingleRankCommunicator
 from .custom_ops import Operators
 from .envs import as_timeout, use_split_group
-from .failures import GroupScope, Setting, limited_by, naming
+from .failures import GroupScope, Setting, limited_by
 from .handles import Handle, isend_object
 from .ordered_group import OrderedGroup
 from .platform import communicator_class, local_device, resolve_device_type
@@ -97,6 +98,9 @@ class GroupCoordinator:
         if use_device_communicator:
             self._communicator = self._make_communicator()
             self._tensor_dicts.attach(self._communicator)
+            self._checked_collectives = CheckedCollectives(
+                self._communicator, self._arguments, self._cpu, self.scope("cpu_timeout")
+            )
 
     # ---- membership ----
 
@@ -168,18 +172,14 @@ class GroupCoordinator:
         """
         if self._is_compiled():
             return self._operators.all_reduce(input_)
-        communicator = self._collectives("all_reduce")
-        self._arguments.tensor(input_, "all_reduce")
-        return communicator.all_reduce(input_)
+        return self._checked("all_reduce").all_reduce(input_)
 
     @limited_by("timeout")
     def all_gather(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """Return every rank's tensor, all of one shape, concatenated along `dim`."""
         if self._is_compiled():
             return self._operators.all_gather(input_, dim)
-        communicator = self._collectives("all_gather")
-        self._tensor_with(input_, dim, "all_gather")
-        return communicator.all_gather(input_, dim)
+        return self._checked("all_gather").all_gather(input_, dim)
 
     @limited_by("timeout")
     def all_gatherv(
@@ -192,22 +192,7 @@ class GroupCoordinator:
         """
         if self._is_compiled():
             return self._operators.all_gatherv(input_, dim, sizes)
-        communicator = self._collectives("all_gatherv")
-        tensors = input_ if isinstance(input_, list) else [input_]
-        for tensor in tensors:
-            self._tensor_with(tensor, dim, "all_gatherv")
-        if sizes is not None:
-            sizes = self._arguments.sizes(sizes, "all_gatherv")
-            for tensor in tensors:
-                self._arguments.own_size(tensor, dim, sizes, "all_gatherv")
-            return communicator.all_gatherv(input_, dim, sizes)
-        with naming("all_gatherv", self.scope("cpu_timeout")):
-            layouts = self._cpu.all_gather_object([(tuple(tensor.shape), tensor.dtype) for tensor in tensors])
-        all_sizes = self._arguments.gathered_sizes(layouts, dim)
-        gathered: list[Any] = [
-            communicator.all_gatherv(tensor, dim, own) for tensor, own in zip(tensors, all_sizes, strict=True)
-        ]
-        return gathered if isinstance(input_, list) else gathered[0]
+        return self._checked("all_gatherv").all_gatherv(input_, dim, sizes)
 
     @limited_by("timeout")
     def reduce_scatter(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
@@ -217,10 +202,7 @@ class GroupCoordinator:
         """
         if self._is_compiled():
             return self._operators.reduce_scatter(input_, dim)
-        communicator = self._collectives("reduce_scatter")
-        self._tensor_with(input_, dim, "reduce_scatter")
-        self._arguments.divisible(input_, dim, "reduce_scatter")
-        return communicator.reduce_scatter(input_, dim)
+        return self._checked("reduce_scatter").reduce_scatter(input_, dim)
 
     @limited_by("timeout")
     def reduce_scatterv(
@@ -229,9 +211,7 @@ class GroupCoordinator:
         """Return this rank's chunk of the sum: `sizes[rank_in_group]` long along `dim`, or equal chunks."""
         if self._is_compiled():
             return self._operators.reduce_scatterv(input_, dim, sizes)
-        communicator = self._collectives("reduce_scatterv")
-        checked = self._scatter_sizes(input_, dim, sizes, "reduce_scatterv")
-        return communicator.reduce_scatterv(input_, dim, checked)
+        return self._checked("reduce_scatterv").reduce_scatterv(input_, dim, sizes)
 
     @limited_by("timeout")
     def reduce_scatterv_into_output(
@@ -244,20 +224,13 @@ class GroupCoordinator:
         if self._is_compiled():
             output.copy_(self._operators.reduce_scatterv(input_, dim, sizes))
             return
-        operation = "reduce_scatterv_into_output"
-        communicator = self._collectives(operation)
-        checked = self._scatter_sizes(input_, dim, sizes, operation)
-        self._arguments.tensor(output, operation)
-        self._arguments.scatter_output(input_, output, dim, checked)
-        communicator.reduce_scatterv_into_output(input_, output, dim, checked)
+        checked = self._checked("reduce_scatterv_into_output")
+        checked.reduce_scatterv_into_output(input_, output, dim, sizes)
 
     @limited_by("timeout")
     def gather(self, input_: torch.Tensor, dst: int = 0, dim: int = -1) -> torch.Tensor | None:
         """Return every rank's tensor, of one shape, concatenated along `dim`, at `dst`; None elsewhere."""
-        communicator = self._collectives("gather")
-        self._arguments.rank(dst, "dst")
-        self._tensor_with(input_, dim, "gather")
-        return communicator.gather(input_, dst, dim)
+        return self._checked("gather").gather(input_, dst, dim)
 
     @limited_by("timeout")
     def broadcast(self, input_: torch.Tensor, src: int = 0) -> torch.Tensor:
@@ -454,6 +427,7 @@ class GroupCoordinator:
         self._tensor_dicts.pending.clear()
         del self._cpu, self._device_group, self._tensor_dicts
         if communicator is not None:
+            del self._checked_collectives
             communicator.destroy()
         subgroups.destroy()
 
@@ -503,17 +477,6 @@ class GroupCoordinator:
             )
         return self._communicator
 
-    def _tensor_with(self, tensor: torch.Tensor, dim: int, operation: str) -> None:
-        self._arguments.tensor(tensor, operation)
-        self._arguments.dim(tensor, dim, operation)
-
-    def _scatter_sizes(
-        self, input_: torch.Tensor, dim: int, sizes: Sequence[int] | None, operation: str
-    ) -> list[int] | None:
-        self._tensor_with(input_, dim, operation)
-        if sizes is None:
-            self._arguments.divisible(input_, dim, operation)
-            return None
-        checked = self._arguments.sizes(sizes, operation)
-        self._arguments.total_size(input_, dim, checked, operation)
-        return checked
+    def _checked(self, operation: str) -> CheckedCollectives:
+        self._collectives(operation)
+        return self._checked_collectives
