@@ -1,8 +1,9 @@
 """What the CPU communicator takes over shared memory and over gloo, side by side in the same ranks.
 
 Each call is timed on every rank after a barrier, and the slowest rank counts; the two ways take turns, and
-the figures are medians. `ratio` is shared memory over gloo: below 1, shared memory is faster. Sizes are of
-the tensor that each rank passes; a tensor dict is what a pipeline stage sends, 8 tensors.
+the figures are medians. `ratio` is shared memory over gloo: below 1, shared memory is faster; `load` is the
+machine's load average. Sizes are of the tensor that each rank passes; a tensor dict is what a pipeline stage
+sends, 8 tensors.
 
     python benchmarks/cpu_communicator.py [--world-sizes 2,4] [--sizes 1KiB,64KiB,…] [--operations …]
 """
@@ -30,8 +31,8 @@ WAYS = ("gloo", "shared memory")
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20}
 SIZES = "1KiB,16KiB,64KiB,256KiB,1MiB,4MiB,16MiB,64MiB,256MiB"
 TENSORS = 8
-BYTES_PER_CALL_AND_RANK = 1 << 28  # of results: larger ones do not fit several times
-TIMEOUT = 600.0
+BYTES_PER_CALL_AND_RANK = 1 << 30  # of results: larger ones do not fit several times
+TIMEOUT = 900.0
 
 Operation = Callable[[Any, torch.Tensor], object]
 
@@ -136,7 +137,7 @@ def plan_of(operations: Sequence[str], sizes: Sequence[int], world_size: int) ->
         for size in sizes if operation != "barrier" else [0]:
             grows = world_size if operation in {"all_gather", "gather"} else 1
             if size * grows <= BYTES_PER_CALL_AND_RANK:
-                plan.append(Measurement(operation, size, max(5, min(40, (1 << 26) // max(size, 1)))))
+                plan.append(Measurement(operation, size, max(3, min(40, (1 << 26) // max(size, 1)))))
     return plan
 
 
@@ -144,8 +145,6 @@ def report(pool: RankPool, world_size: int, plan: Sequence[Measurement]) -> None
     by_rank = pool.run(
         measure, (plan,), {}, world=WorldSpec("cpu"), world_size=world_size, timeout=TIMEOUT, fresh=True
     )
-    print(f"\n{world_size} ranks")
-    print(f"{'operation':<22}{'size':>9}{'gloo':>12}{'shared':>12}{'ratio':>8}")
     for number, each in enumerate(plan):
         gloo, shared = (
             statistics.median(map(max, zip(*(rank[number][way] for rank in by_rank), strict=True)))
@@ -153,7 +152,8 @@ def report(pool: RankPool, world_size: int, plan: Sequence[Measurement]) -> None
         )
         print(
             f"{each.operation:<22}{_size_text(each.size):>9}{gloo * 1e3:>9.2f} ms{shared * 1e3:>9.2f} ms"
-            f"{shared / gloo:>8.2f}"
+            f"{shared / gloo:>8.2f}{os.getloadavg()[0]:>7.1f}",
+            flush=True,
         )
 
 
@@ -180,7 +180,12 @@ def main() -> None:
     pool = RankPool(find_backend("cpu", origin="the benchmark"), 64)
     try:
         for world_size in map(int, options.world_sizes.split(",")):
-            report(pool, world_size, plan_of(options.operations.split(","), sizes, world_size))
+            print(f"\n{world_size} ranks, {os.cpu_count()} cores")
+            print(
+                f"{'operation':<22}{'size':>9}{'gloo':>12}{'shared':>12}{'ratio':>8}{'load':>7}", flush=True
+            )
+            for operation in options.operations.split(","):
+                report(pool, world_size, plan_of([operation], sizes, world_size))
     finally:
         pool.close()
 

@@ -19,7 +19,7 @@ import torch
 
 MOST_LOANS = 16  # each takes a descriptor in both processes
 MOST_LENT = 512 << 20
-MOST_IDLE = 128 << 20
+MOST_IDLE = 320 << 20
 _GRAIN = 2 << 20
 
 
