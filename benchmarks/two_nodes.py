@@ -25,7 +25,7 @@ from tests.ranks.machines import sessions_on, two_machines
 
 SUITES = ("collectives", "groups", "tensor_dict", "objects", "point_to_point")
 DEADLINE = 900.0
-COUNTS = re.compile(r"=+ (.*) in [\d.]+s")
+COUNTS = re.compile(r"^(?:=+ )?(\d+ .*) in [\d.]+s", re.MULTILINE)
 
 
 def one_machine(arguments: list[str], folder: Path, prefix: list[str]) -> str:
