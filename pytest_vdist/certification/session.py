@@ -137,12 +137,14 @@ class Certification:
             # pytest prints no summary of a session that ends with this exit code.
             reporter = self._config.pluginmanager.getplugin("terminalreporter")
             if reporter is not None:
+                reporter.ensure_newline()
                 reporter.write_line(f"ERROR {self._problem}")
 
     def pytest_unconfigure(self) -> None:
         """Leave nothing behind where no test was to be run: the folder must be empty next time."""
-        if self._session is None and not self._problem and self.folder.is_dir():
-            (self.folder / names.JUNIT).unlink(missing_ok=True)
+        junit_file = self.folder / names.JUNIT
+        if self._session is None and not self._problem and junit_file.is_file():
+            junit_file.unlink()
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
 
