@@ -1,4 +1,4 @@
-"""`vdist verify`, `sign`, `diff` and `merge`."""
+"""`vdist verify`, `sign`, `diff`, `merge` and `matrix`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def declare(commands: Any) -> None:
     merge.add_argument("out", type=Path, metavar="OUT", help="folder to write, empty or new")
     merge.add_argument("folders", type=Path, nargs="+", metavar="DIR")
     merge.set_defaults(run=_guarded(_merge))
+    matrix = commands.add_parser(
+        "matrix", help="print the jobs of a pipeline as JSON, as GitHub Actions read it"
+    )
+    matrix.add_argument("--backend", default="cpu", metavar="NAME[,NAME]")
+    matrix.add_argument("--split-group", default="off", metavar="off|on|both")
+    matrix.add_argument("--compile", default="eager", metavar="MODE[,MODE]|all")
+    matrix.add_argument(
+        "--profile", metavar="NAME[,NAME]", help="a job for each profile, instead of each mode"
+    )
+    matrix.set_defaults(run=_guarded(_matrix))
 
 
 def _guarded(run: Any) -> Any:
@@ -91,4 +101,12 @@ def _merge(parsed: argparse.Namespace) -> int:
     for name, entry in report["profiles"].items():
         print(f"{name}: {entry['verdict'].replace('_', ' ')}")  # noqa: T201
     print(parsed.out / "report.html")  # noqa: T201
+    return 0
+
+
+def _matrix(parsed: argparse.Namespace) -> int:
+    from pytest_vdist.certificate.report.jobs import jobs  # noqa: PLC0415
+
+    include = jobs(parsed.backend, parsed.split_group, parsed.compile, parsed.profile)
+    print(json.dumps({"include": include}))  # noqa: T201
     return 0
