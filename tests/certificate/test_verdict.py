@@ -146,6 +146,7 @@ def test_a_claim_that_a_probe_refutes_speaks_against_numerics() -> None:
 def test_an_empty_session_never_ends_well() -> None:
     assert code([]) == 10
     assert code([], pytest_code=5) == 5
+    assert exit_code([], {}, pytest_code=0, waivers_in_error=False, controls_missed=False) == 10
 
 
 def test_waivers_in_error_have_a_code_of_their_own() -> None:
