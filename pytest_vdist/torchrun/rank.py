@@ -22,6 +22,7 @@ from types import TracebackType
 
 FOLDER = "VDIST_TORCHRUN_FOLDER"
 SETUP = "VDIST_TORCHRUN_SETUP"
+PACKAGE = "VDIST_TORCHRUN_PACKAGE"
 STACKS_SIGNAL = signal.SIGUSR2
 _PR_SET_PDEATHSIG = 1
 _FROZEN = "<frozen runpy>"
@@ -51,6 +52,9 @@ def _run(arguments: list[str]) -> None:
     script = arguments[0]
     sys.argv = arguments
     sys.path[0] = str(Path(script).parent)
+    package = os.environ.get(PACKAGE, "")
+    if package and package not in sys.path:
+        sys.path.append(package)  # where pytest found pytest_vdist; last, so that nothing is hidden by it
     module, _, function = os.environ.get(SETUP, "").partition(":")
     if module:
         getattr(importlib.import_module(module), function)()

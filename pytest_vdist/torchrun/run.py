@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import pytest_vdist
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.leases import DeviceLeases
 from pytest_vdist.ranks import emission
@@ -111,6 +112,7 @@ class TorchrunRunner:
             **self.backend.rank_environment,
             DEVICE_TYPE: self.backend.device_type,
             rank.SETUP: self.backend.rank_setup,
+            rank.PACKAGE: str(Path(pytest_vdist.__file__).parent.parent),
             **split,
             **env,
         }
