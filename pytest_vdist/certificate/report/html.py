@@ -1,4 +1,4 @@
-"""report.html: one page that needs no network, made from the report alone."""
+"""report.html: one page that needs no network, made from the report and the texts of the requirements."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from pytest_vdist.certificate import requirements
 from pytest_vdist.certificate.report.folder import Report, report_text
 from pytest_vdist.certificate.report.plots import plots, size_text
 
@@ -134,7 +135,9 @@ def _embedded(report: Report) -> str:
         ]
         for test in report["tests"]
     ]
-    texts = {id_: entry.get("text", "") for id_, entry in report.get("requirements", {}).items()}
+    known = requirements.registry().requirements
+    named = sorted({id_ for test in report["tests"] for id_ in test["requirements"]})
+    texts = {id_: known[id_].text for id_ in named if id_ in known}
     data = {"outcomes": OUTCOMES, "modes": list(modes), "texts": texts, "tests": tests}
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
