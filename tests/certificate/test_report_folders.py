@@ -200,6 +200,25 @@ def test_a_signature_speaks_for_the_vendors_key_only(signed: Path, tmp_path: Pat
     assert "which is not" in told[0]
 
 
+def test_a_signature_that_does_not_fit_is_noticed(signed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(signed, tmp_path / "out")
+    path = folder / names.ATTESTATION
+    envelope = json.loads(path.read_text())
+    first = envelope["signatures"][0]
+    first["sig"] = ("B" if first["sig"][0] == "A" else "A") + first["sig"][1:]
+    path.write_text(json.dumps(envelope, indent=1, sort_keys=True) + "\n")
+    problem = "the signature in attestation.intoto.json does not fit what it signs"
+    assert verify(folder) == (1, [problem])
+
+
+def test_sums_that_say_the_same_in_another_way_are_noticed(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "out", conformant_results()[:3])
+    path = folder / names.SUMS
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    told = verify(folder)[1]
+    assert told == ["SHA256SUMS is not as it was written: its lines are out of order, repeated or malformed"]
+
+
 def test_what_is_signed_is_an_in_toto_statement_about_the_report(signed: Path) -> None:
     import base64  # noqa: PLC0415
 
