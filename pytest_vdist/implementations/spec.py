@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from pytest_vdist.implementations.protocol import Implementation
 
-BUILT_IN = {"reference": "pytest_vdist.implementations.reference:ReferenceImplementation"}
+BUILT_IN = {
+    "reference": "pytest_vdist.implementations.reference:ReferenceImplementation",
+    "vllm": "pytest_vdist.implementations.vllm:VllmImplementation",
+}
 _FORMS = "pkg.mod:factory or file.py:factory"
 _METHODS = ("capabilities", "init", "coordinator", "destroy")
 
@@ -47,7 +50,7 @@ class ImplementationSpec:
         if not colon:
             raise ImplementationError(
                 f"unknown implementation, got {text!r} from {origin}; "
-                f"the known one is {', '.join(BUILT_IN)}, or pass {_FORMS}"
+                f"the known ones are {', '.join(BUILT_IN)}, or pass {_FORMS}"
             )
         if not factory.isidentifier() or not (place.endswith(".py") or _is_module_name(place)):
             raise ImplementationError(f"implementation must look like {_FORMS}, got {text!r} from {origin}")
