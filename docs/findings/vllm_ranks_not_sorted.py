@@ -1,0 +1,18 @@
+"""In a group [1, 0], rank_in_group follows the order given and all_gather the sorted one.
+
+Run: VLLM_TARGET_DEVICE=cpu torchrun --nproc-per-node=2 vllm_ranks_not_sorted.py
+"""
+
+import os
+
+import torch
+from vllm.distributed import parallel_state as vllm_groups
+
+rank = int(os.environ["RANK"])
+vllm_groups.init_distributed_environment(2, rank, "env://", rank, "gloo")
+group = vllm_groups.init_model_parallel_group([[1, 0]], rank, "gloo", group_name="finding")
+got = group.all_gather(torch.tensor([group.rank_in_group]), dim=0)
+print(
+    f"global rank {rank} is rank_in_group {group.rank_in_group}; all_gather of these: {got.tolist()}",
+    flush=True,
+)
