@@ -367,7 +367,7 @@ TABLE = (
         metavar="FOLDER",
         default="none",
         example="out",
-        help="certify the device: all tests of the suites, a frozen command line, a report in an empty folder",
+        help="certify the device: all tests, a frozen command line, and a report in an empty folder",
         parse=_parse_path,
     ),
     Row(
