@@ -153,9 +153,7 @@ def pytest_report_teststatus(
     report: pytest.TestReport | pytest.CollectReport, config: pytest.Config
 ) -> Generator[None, run_log.Status, run_log.Status]:
     status = yield
-    return run_log.with_runs(
-        repeats.status_of(report) or waiving.status_of(report) or status, report, config
-    )
+    return run_log.with_runs(repeats.status_of(report) or waiving.status_of(report) or status, report, config)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
