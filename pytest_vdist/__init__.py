@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from pytest_vdist.ranks.outcomes import RankOutcome
     from pytest_vdist.ranks.wire import CannotTravelError
-    from pytest_vdist.ranks.world import coordinator
+    from pytest_vdist.ranks.world import coordinator, own_coordinator
     from pytest_vdist.torchrun.failures import TorchrunError
     from pytest_vdist.torchrun.notes import RankOutput
     from pytest_vdist.torchrun.run import TorchrunRun
@@ -66,6 +66,7 @@ _HOMES = {
     "TorchrunRun": "torchrun.run",
     "compiled": "ranks.compilation",
     "coordinator": "ranks.world",
+    "own_coordinator": "ranks.world",
     "current_rank": "ranks.context",
     "init_settings": "ranks.context",
     "process_group_backend": "ranks.context",
@@ -103,6 +104,7 @@ __all__ = [
     "coordinator",
     "current_rank",
     "init_settings",
+    "own_coordinator",
     "process_group_backend",
     "process_group_timeout",
 ]

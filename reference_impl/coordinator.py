@@ -16,7 +16,7 @@ from .communicators.protocol import Communicator
 from .communicators.single import SingleRankCommunicator
 from .custom_ops import Operators
 from .envs import as_timeout, use_split_group
-from .failures import GroupScope, Setting, limited_by, out_of_graphs
+from .failures import GroupScope, Setting, limited_by
 from .handles import Handle, isend_object
 from .ordered_group import OrderedGroup
 from .platform import communicator_class, local_device, resolve_device_type
@@ -227,7 +227,6 @@ class GroupCoordinator:
         checked = self._checked("reduce_scatterv_into_output")
         checked.reduce_scatterv_into_output(input_, output, dim, sizes)
 
-    @out_of_graphs  # one rank gets a tensor and the others none, which no operator can declare
     @limited_by("timeout")
     def gather(self, input_: torch.Tensor, dst: int = 0, dim: int = -1) -> torch.Tensor | None:
         """Return every rank's tensor, of one shape, concatenated along `dim`, at `dst`; None elsewhere."""

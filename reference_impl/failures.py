@@ -76,15 +76,6 @@ class CommunicationTimeoutError(CommunicationError, TimeoutError):
         )
 
 
-_Method = TypeVar("_Method", bound=Callable[..., object])
-
-
-def out_of_graphs(method: _Method) -> _Method:
-    """Mark an operation that compiled code leaves as a whole, and that no compiler looks into."""
-    disable: Callable[[_Method], _Method] = torch.compiler.disable
-    return disable(method)
-
-
 class Scoped(Protocol):
     """What has operations that can fail."""
 

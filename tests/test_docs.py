@@ -127,7 +127,7 @@ def test_the_readme_starts_with_two_commands_of_one_line() -> None:
     main_job, own_tests = readme_commands()
     assert "\n" not in main_job + own_tests
     assert main_job.endswith(".venv/bin/pytest --vdist-backend=cpu")
-    assert own_tests.endswith(".venv/bin/pytest tests -n 3")
+    assert own_tests.endswith(".venv/bin/pytest tests -n 4")
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:

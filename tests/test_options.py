@@ -257,8 +257,8 @@ def test_an_unknown_backend_is_a_usage_error(pytester: pytest.Pytester) -> None:
 
 
 def test_an_unknown_implementation_is_a_usage_error(pytester: pytest.Pytester) -> None:
-    text = usage_error(pytester, "--vdist-impl=vllm")
-    assert text.startswith("ERROR: unknown implementation, got 'vllm' from the command line; the known one")
+    text = usage_error(pytester, "--vdist-impl=vlm")
+    assert text.startswith("ERROR: unknown implementation, got 'vlm' from the command line; the known one")
 
 
 def test_a_backend_that_is_not_selected_cannot_be_looked_up(pytester: pytest.Pytester) -> None:

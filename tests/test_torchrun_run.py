@@ -37,8 +37,13 @@ print("to stderr", file=sys.stderr)
 FAIL = """
 import os, signal, sys, threading
 rank = os.environ["RANK"]
-print("rank", rank, "is here")
+print("rank", rank, "is here", flush=True)
+here = os.path.join(os.path.dirname(__file__), "rank 0 is here")
+if rank == "0":
+    open(here, "x").close()
 if rank == "1":
+    while not os.path.exists(here):
+        threading.Event().wait(0.02)
     {how}
 threading.Event().wait()
 """

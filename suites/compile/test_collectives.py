@@ -79,7 +79,7 @@ BROADCAST = [
     Computation("an argument", lambda g, x, w: (g.broadcast(x, 0) @ w, x * 2)),
 ]
 GATHER = [
-    Computation("an intermediate", gather_at_one_rank, fullgraph=False, most_graphs=4),
+    Computation("an intermediate", gather_at_one_rank, fullgraph=False, most_graphs=12),
 ]
 
 

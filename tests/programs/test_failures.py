@@ -98,7 +98,7 @@ def test_a_wrong_value_shrinks_is_explained_and_can_be_done_again(pytester: pyte
 
 
 def test_a_deadlock_is_cut_down_to_the_call_that_causes_it(pytester: pytest.Pytester) -> None:
-    printed = failure_of(pytester, MISSING_RANK, "--vdist-timeout=3")
+    printed = failure_of(pytester, MISSING_RANK, "--vdist-timeout=8")
 
     assert "has not finished within the timeout of" in printed
     (program,) = set(re.findall(r"--vdist-replay='(\{.*\})'", printed))

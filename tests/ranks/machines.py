@@ -8,6 +8,8 @@ import select
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +61,13 @@ class Machine:
                 if entry.name.isdecimal() and os.readlink(entry / "ns" / "net") == own:
                     found.add(int(entry.name))
         return found - {self.holder}
+
+    def processes_left(self, seconds: float = 10.0) -> set[int]:
+        """Return the processes that are still there after so long; those of an ended session may be ending."""
+        until = time.monotonic() + seconds
+        while (found := self.processes()) and time.monotonic() < until:
+            threading.Event().wait(0.05)
+        return found
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ def test_nothing_survives_a_controller_that_is_ended(
         assert len(started) == 3  # two ranks and their fork server
         controller.send_signal(how)
 
-        assert controller.wait(10) != 0
+        assert controller.wait(60) != 0
         assert [pid for pid in started if not _wait_for_end(pid)] == []
     assert set(os.listdir("/dev/shm")) <= shared_memory_before
     assert [str(path) for path in temporary.rglob("*")] == []

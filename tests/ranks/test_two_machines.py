@@ -104,7 +104,7 @@ def test_one_session_runs_over_two_machines(machines: list[Machine], tmp_path: P
     arguments = ["--vdist-backend=cpu", limit, "-v", "-rs", "--junit-xml=junit.xml", "test_two.py", *suites]
     with sessions_on(machines, arguments, tmp_path) as sessions:
         outputs = [session.communicate(timeout=400)[0] for session in sessions]
-        left = [machine.processes() for machine in machines]
+        left = [machine.processes_left() for machine in machines]
 
     assert [session.returncode for session in sessions] == [0, 0], outputs[0]
     assert left == [set(), set()]
@@ -137,7 +137,7 @@ def test_a_machine_whose_torchrun_ends_is_named_and_nothing_is_left(
         sessions[1].communicate(timeout=100)
 
         assert [pid for pid in ranks if not has_ended(pid)] == []
-        assert [machine.processes() for machine in machines] == [set(), set()]
+        assert [machine.processes_left() for machine in machines] == [set(), set()]
     os.close(reader)
     assert sessions[0].returncode != 0
     assert f"on node 1 ({HOSTS[1]}) is lost: ended by SIGTERM" in output

@@ -82,7 +82,7 @@ def test_the_runner_says_in_which_call_ranks_wait(distributed_run: DistributedRu
             threading.Event().wait()
 
     with pytest.raises(RanksHungError) as hung:
-        distributed_run(body, env=ENVIRONMENT, world_size=3, timeout=4, fresh=True)
+        distributed_run(body, env=ENVIRONMENT, world_size=3, timeout=15, fresh=True)
     text = str(hung.value)
     assert re.search(r"rank 0 is in barrier #\d+ of group tp:0:cpu;", text), text
     assert "rank 1 is in recv #1 of group tp:0:cpu from rank 2;" in text
