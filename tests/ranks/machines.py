@@ -63,7 +63,7 @@ class Machine:
         return found - {self.holder}
 
     def processes_left(self, seconds: float = 10.0) -> set[int]:
-        """Return the processes that are still there after so long; those of an ended session may be ending."""
+        """Return the processes that are still there after so long; some may be about to end."""
         until = time.monotonic() + seconds
         while (found := self.processes()) and time.monotonic() < until:
             threading.Event().wait(0.05)
