@@ -51,6 +51,7 @@ def _controller_with_hung_ranks(
     fifo = tmp_path / "ready"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_hung.py"]
+    command = ["env", "--default-signal=INT", *command]  # jobs in the background of a shell ignore Ctrl-C
     environment = {**os.environ, "READY": str(fifo), "TMPDIR": str(temporary)}
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     process = subprocess.Popen(
