@@ -12,7 +12,7 @@ import pytest
 from pytest_vdist import nodes, repeats, terminal
 from pytest_vdist.backends.registry import availability
 from pytest_vdist.mutation.control_run import stand_in_of
-from pytest_vdist.options import EFFORTS, PROGRAMS_FOR_A_COMPILED_ONE, GroupLimits, options_of
+from pytest_vdist.options import EFFORTS, GroupLimits, options_of
 from pytest_vdist.run_log import run_log_of
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pytest_vdist.ranks.outcomes import RankOutcome
     from pytest_vdist.ranks.pool import RankPool
     from pytest_vdist.torchrun.run import TorchrunRun
+
+PROGRAMS_FOR_A_COMPILED_ONE = 10
+"""To compile a program takes as long as to run that many, or longer."""
 
 
 class DistributedRun(Protocol):

@@ -1,0 +1,89 @@
+"""The values that hold in a session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from pytest_vdist.backends.base import DeviceBackend
+from pytest_vdist.backends.registry import availability
+from pytest_vdist.implementations.spec import ImplementationSpec
+from pytest_vdist.options.row import DEFAULT, origin
+
+
+@dataclass(frozen=True)
+class GroupLimits:
+    """How long operations on process groups may take, in seconds; None leaves it to the backend."""
+
+    timeout: float | None
+    cpu_timeout: float | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The values that hold in this session; `sources` says where each row of the table has its value from."""
+
+    backends: tuple[DeviceBackend, ...]
+    implementation: ImplementationSpec
+    split_group: tuple[bool, ...]
+    compile_modes: tuple[str, ...]  # ("all",) until the implementation is asked, see modes.py
+    world_sizes: tuple[int, ...]
+    timeout: float
+    distributed_timeout_seconds: float | None
+    cpu_distributed_timeout_seconds: float | None
+    verify: int
+    control: bool
+    effort: str
+    seed: int
+    replay: str | None
+    certify: str | None
+    profiles: tuple[str, ...] | None
+    manifest: str | None
+    waivers: str | None
+    launcher: str
+    join_timeout: float
+    sources: Mapping[str, str]
+    processes: int | None = None  # of torchrun, None where that has not started the session
+
+    @property
+    def limits(self) -> GroupLimits:
+        """The limits of process groups: those of the device, and those of the CPU."""
+        return GroupLimits(self.distributed_timeout_seconds, self.cpu_distributed_timeout_seconds)
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody set any option."""
+        return any(source != DEFAULT for source in self.sources.values())
+
+    def is_given(self, name: str) -> bool:
+        return self.sources[name] != DEFAULT
+
+    def origin(self, name: str) -> str:
+        return origin(self.sources[name])
+
+    def backend_named(self, name: str) -> DeviceBackend:
+        """Return the selected backend of that name. Raises LookupError for one that is not selected."""
+        for backend in self.backends:
+            if backend.name == name:
+                return backend
+        selected = ", ".join(backend.name for backend in self.backends)
+        raise LookupError(f"backend {name!r} is not selected, {self.origin('backend')} selects {selected}")
+
+    def world_sizes_on(self, backend: DeviceBackend) -> tuple[int, ...]:
+        """Return the sizes to test on a backend: those that have a device for each rank, or share one."""
+        if self.processes is not None:
+            return tuple(size for size in self.world_sizes if size <= self.processes)
+        if backend.shares_device:
+            return self.world_sizes
+        devices = availability(backend).device_count
+        return tuple(size for size in self.world_sizes if size <= devices)
+
+
+OPTIONS = pytest.StashKey[Options]()
+
+
+def options_of(config: pytest.Config) -> Options:
+    """Return the options of the session, which are there from pytest_configure on."""
+    return config.stash[OPTIONS]
