@@ -27,6 +27,15 @@ def reduce_scatter_flat(output: torch.Tensor, input_: torch.Tensor, group: dist.
     _reduce_scatter(output, input_, op=dist.ReduceOp.SUM, group=group)
 
 
+def connects_lazily(group: dist.ProcessGroup, device: torch.device) -> bool:
+    """Tell whether the backend for `device` sets up connections in calls that all members make, as NCCL does.
+
+    Those are the backends that take batches of messages as one (`supports_coalescing` of `_get_backend`,
+    torch 2.1 and newer): https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.batch_isend_irecv
+    """
+    return bool(getattr(group._get_backend(device), "supports_coalescing", False))
+
+
 def backend_name(group: dist.ProcessGroup, device: torch.device) -> str | None:
     """Name the backend that moves tensors of `device` in `group`; None where the group has none.
 

@@ -129,7 +129,24 @@ def create_subgroups(plan: GroupPlan) -> Subgroups:
         )
     own = Subgroups(plan.own_ranks(dist.get_rank()), device_group, cpu_group)
     require_device_backend(own, plan)
+    connect(own, plan)
     return own
+
+
+def connect(own: Subgroups, plan: GroupPlan) -> None:
+    """Let every two members exchange a number, where the device's backend connects them only then.
+
+    NCCL connects two ranks in their first message, for which each waits for the other, also in isend.
+    """
+    size = len(own.ranks)
+    if size == 1 or not _compat.connects_lazily(own.device_group, plan.device):
+        return
+    numbers = torch.zeros(size, dtype=torch.int32, device=plan.device)
+    try:
+        dist.all_to_all_single(torch.empty_like(numbers), numbers, group=own.device_group)
+    except BaseException:
+        own.destroy()
+        raise
 
 
 def create_sibling(plan: GroupPlan, description: str) -> dist.ProcessGroup:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .. import objects, tensor_dict  # noqa: TID252
+from .. import objects, subgroups, tensor_dict  # noqa: TID252
 from ..handles import Handle, PendingSends  # noqa: TID252
 from ..ordered_group import OrderedGroup  # noqa: TID252
 from ..tensor_dict import TensorDictChannel  # noqa: TID252
@@ -18,6 +18,12 @@ HANDLES = "handles"
 LEAKS = "leaks"
 DEADLOCK = "https://github.com/vllm-project/vllm/issues/49274"
 RELEASED_EARLY = "https://github.com/vllm-project/vllm/issues/54962"
+
+
+@mutant(HANDLES, "VD-TD-007", devices=("simdev", "cuda"))
+def the_first_message_connects_two_ranks(patch: Patch) -> None:
+    """New groups have no connections yet: the first message between two ranks waits until both are there."""
+    patch.value(subgroups, "connect", lambda own, plan: None)  # noqa: ARG005
 
 
 @mutant(HANDLES, "VD-TD-007", issue=DEADLOCK)

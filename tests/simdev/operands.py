@@ -50,3 +50,9 @@ LAYOUTS: dict[str, Layout] = {"contiguous": plain, "transposed": transposed, "wi
 
 def meet(group: dist.ProcessGroup | None = None) -> None:
     dist.barrier(group=group, device_ids=[current_rank().device.index])
+
+
+def connect() -> None:
+    """Connect all ranks of the world, as only what every two of them exchange does."""
+    numbers = torch.zeros(dist.get_world_size(), device=current_rank().device)
+    dist.all_to_all_single(torch.empty_like(numbers), numbers)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from pytest_vdist import DistributedRun, RanksFailedError, current_rank
 
-from .operands import all_gather_single, meet, untyped_dist
+from .operands import all_gather_single, connect, meet, untyped_dist
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a tensor of the CPU": (
@@ -129,11 +129,38 @@ def test_an_operation_ends_at_the_timeout_of_its_group(
     assert 0.45 < waited < 5.0
 
 
+def test_ranks_that_send_to_each_other_first_wait_for_each_other_unless_they_are_connected(
+    distributed_run: DistributedRun,
+) -> None:
+    """As over NCCL, where nobody but the first message connects two ranks, in one direction."""
+
+    def body() -> tuple[bool, list[float]]:
+        other = 1 - dist.get_rank()
+        mine = torch.full((2,), float(dist.get_rank()), device=current_rank().device)
+        theirs = torch.empty_like(mine)
+        try:
+            dist.isend(mine, other, group=dist.new_group(timeout=timedelta(seconds=0.5)))
+        except RuntimeError as error:
+            refused = "Timed out waiting" in str(error)
+        else:
+            refused = False
+        connect()
+        sending = dist.isend(mine, other)
+        meet()
+        dist.recv(theirs, other)
+        assert sending is not None
+        sending.wait()
+        return refused, theirs.tolist()
+
+    assert distributed_run(body, world_size=2) == [(True, [1.0, 1.0]), (True, [0.0, 0.0])]
+
+
 @pytest.mark.parametrize("operation", ["all_reduce", "recv"])
 def test_abort_ends_what_is_pending_and_refuses_what_follows(
     distributed_run: DistributedRun, operation: str
 ) -> None:
     def body() -> list[str]:
+        connect()
         if dist.get_rank() == 1:
             meet()
             return []

@@ -18,6 +18,7 @@ from .operands import (
     WORLD,
     Layout,
     all_gather_single,
+    connect,
     data,
     gaps_of,
     plain,
@@ -206,6 +207,7 @@ def test_uneven_all_to_all_moves_the_rows_that_were_asked_for(distributed_run: D
 def test_messages_are_received_by_source_tag_and_from_anybody(distributed_run: DistributedRun) -> None:
     def body() -> list[Any]:
         rank, device = dist.get_rank(), current_rank().device
+        connect()
         if rank == 1:
             sends = [
                 untyped_dist.isend(torch.full((3,), float(tag), device=device), 0, tag=tag) for tag in (5, 6)

@@ -198,6 +198,7 @@ WorkPtr Simccl::alltoall_base(
   const Staged received = staged_output(output);
   auto output_rows = received.byte_rows();
   auto input_rows = Staged(input).byte_rows();
+  connect_all();
   return collective(
       c10d::OpType::ALLTOALL_BASE,
       gloo().alltoall_base(output_rows, input_rows, output_sizes, input_sizes, opts), {output},
@@ -218,6 +219,7 @@ WorkPtr Simccl::alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAll
   auto input_sizes = sizes_of(input_bytes);
   auto sent = at::cat(input_bytes);
   auto received = at::cat(output_bytes);
+  connect_all();
   const auto write_back = [=] {
     const auto pieces = received.split_with_sizes(output_sizes);
     for (size_t i = 0; i < pieces.size(); ++i) {

@@ -13,6 +13,10 @@
 namespace simdev {
 namespace {
 
+// Torch's own messages have the tags of their callers, 0 as a rule.
+constexpr int kAskTag = 1 << 30;
+constexpr int kAnswerTag = kAskTag + 1;
+
 GlooFactory& gloo_factory() {
   static auto* factory = new GlooFactory; // holds a Python object, which must not be freed at exit
   return *factory;
@@ -47,6 +51,7 @@ WorkPtr Simccl::endCoalescing() {
   TORCH_CHECK(coalesced_.has_value(), "simccl is not coalescing: start that first");
   auto works = std::move(*coalesced_);
   coalesced_.reset();
+  wait_for_connections();
   return coalesced_work(std::move(works));
 }
 
@@ -54,17 +59,51 @@ WorkPtr Simccl::endCoalescing() {
 
 WorkPtr Simccl::send(Tensors& tensors, int target, int tag) {
   Tensors bytes{message_bytes(tensors)};
+  connect(target, /*sending=*/true);
   return message(gloo().send(bytes, target, tag));
 }
 
 WorkPtr Simccl::recv(Tensors& tensors, int source, int tag) {
   Tensors bytes{message_bytes(tensors)};
+  connect(source, /*sending=*/false);
   return message(gloo().recv(bytes, source, tag));
 }
 
 WorkPtr Simccl::recvAnysource(Tensors& tensors, int tag) {
+  TORCH_CHECK(
+      static_cast<int>(sources_.size()) == size_,
+      "simccl receives from any rank once all ranks are connected: call all_to_all_single first");
   Tensors bytes{message_bytes(tensors)};
   return message(gloo().recvAnysource(bytes, tag));
+}
+
+// As NCCL does: the first message in a direction waits, on the sender too, until both are in their calls.
+void Simccl::connect(int peer, bool sending) {
+  auto& connected = sending ? targets_ : sources_;
+  if (!connected.insert(peer).second) {
+    return;
+  }
+  Tensors own{at::zeros({1}, at::kByte)};
+  Tensors other{at::zeros({1}, at::kByte)};
+  connecting_.push_back(gloo().send(own, peer, sending ? kAskTag : kAnswerTag));
+  connecting_.push_back(gloo().recv(other, peer, sending ? kAnswerTag : kAskTag));
+  if (!coalesced_.has_value()) {
+    wait_for_connections();
+  }
+}
+
+void Simccl::wait_for_connections() {
+  for (const auto& work : std::exchange(connecting_, {})) {
+    work->wait();
+  }
+}
+
+// What every rank exchanges with every other connects them all.
+void Simccl::connect_all() {
+  for (int peer = 0; peer < size_; ++peer) {
+    targets_.insert(peer);
+    sources_.insert(peer);
+  }
 }
 
 at::Tensor Simccl::message_bytes(const Tensors& tensors) const {

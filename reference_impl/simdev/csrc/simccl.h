@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 namespace simdev {
@@ -113,12 +114,18 @@ class Simccl final : public Backend {
       c10d::OpType type, const at::Tensor& numbers, int64_t start, int64_t length, const at::Tensor& output,
       const c10d::ReduceScatterOptions& opts);
   WorkPtr message(const WorkPtr& inner);
+  void connect(int peer, bool sending);
+  void connect_all();
+  void wait_for_connections();
   at::Tensor message_bytes(const Tensors& tensors) const;
 
   c10::intrusive_ptr<SimcclOptions> options_;
   c10::intrusive_ptr<Backend> gloo_;
   std::vector<c10::weak_intrusive_ptr<Work>> pending_;
   std::optional<std::vector<WorkPtr>> coalesced_;
+  std::unordered_set<int> targets_; // of messages, and their sources: the ranks with a connection
+  std::unordered_set<int> sources_;
+  std::vector<WorkPtr> connecting_;
   uint64_t split_count_ = 0;
 };
 
