@@ -214,3 +214,35 @@ def set_timeout(group: dist.ProcessGroup, timeout: timedelta) -> None:
         backend: Any = group._get_backend(torch.device(device_type))
         if getattr(getattr(backend, "options", None), "_timeout", None) != timeout:
             backend._set_default_timeout(timeout)
+
+
+def has_symmetric_memory() -> bool:
+    """Tell whether torch has the kernel that `SymmetricMemory` uses (torch 2.8 and newer)."""
+    return hasattr(torch.ops.symm_mem, "one_shot_all_reduce_copy")
+
+
+class SymmetricMemory:
+    """Memory of every rank of a group, mapped by all of them (`_symmetric_memory`, torch 2.6 and newer).
+
+    torch documents it as a prototype. Making it is a collective of the group. Raises RuntimeError where the
+    devices cannot map each other's memory.
+    """
+
+    def __init__(self, size: int, device: torch.device, group: dist.ProcessGroup) -> None:
+        from torch.distributed import _symmetric_memory  # noqa: PLC0415 - it imports half of torch's compiler
+
+        self._bytes = _symmetric_memory.empty(size, dtype=torch.uint8, device=device)
+        self._handle: Any = _symmetric_memory.rendezvous(self._bytes, group.group_name)
+        self._group_name = group.group_name
+
+    def meet(self, milliseconds: int) -> None:
+        """Let the device wait until those of all ranks have come here; at the limit its kernel traps."""
+        self._handle.barrier(0, milliseconds)
+
+    def sum_of(self, flat: torch.Tensor) -> torch.Tensor:
+        """Return the sum of every rank's 1-D contiguous tensor, which is copied into the memory first."""
+        buffer = self._bytes.view(flat.dtype)[: flat.numel()]
+        total: torch.Tensor = torch.ops.symm_mem.one_shot_all_reduce_copy(
+            buffer, flat, "sum", self._group_name
+        )
+        return total

@@ -11,6 +11,7 @@ DISTRIBUTED_TIMEOUT = "VDIST_DISTRIBUTED_TIMEOUT_SECONDS"
 CPU_DISTRIBUTED_TIMEOUT = "VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS"
 USE_SPLIT_GROUP = "VDIST_DISTRIBUTED_USE_SPLIT_GROUP"
 SHARED_MEMORY = "VDIST_SHARED_MEMORY"
+SYMMETRIC_MEMORY = "VDIST_SYMMETRIC_MEMORY"
 LONGEST_TIMEOUT = timedelta(days=1)
 
 
@@ -49,6 +50,19 @@ def shared_memory_is_wanted(environ: Mapping[str, str] = os.environ) -> bool | N
         environ,
         default="1",
         advice="set 0 to keep groups on the CPU to gloo, or unset it to let them use shared memory",
+    )
+
+
+def symmetric_memory_is_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Read whether groups on CUDA sum small tensors in symmetric memory: "1" or "0", which is default.
+
+    Raises ValueError for anything else.
+    """
+    return _switch(
+        SYMMETRIC_MEMORY,
+        environ,
+        default="0",
+        advice="set 1 to sum small tensors in memory that the GPUs map from each other, or unset it for NCCL",
     )
 
 

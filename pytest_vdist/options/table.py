@@ -6,7 +6,7 @@ from pytest_vdist.options import parsers
 from pytest_vdist.options.row import Row
 
 # Variables that the reference implementation reads in the ranks.
-REFERENCE_VARIABLES = ("VDIST_SHARED_MEMORY",)
+REFERENCE_VARIABLES = ("VDIST_SHARED_MEMORY", "VDIST_SYMMETRIC_MEMORY")
 # The folder where the simulated accelerator keeps its built extension.
 SIMDEV_VARIABLES = ("VDIST_SIMDEV_CACHE",)
 
