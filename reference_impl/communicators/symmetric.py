@@ -23,8 +23,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class SymmetricSums:
     """Sums over one group, by a kernel that reads the tensors of all ranks.
 
-    Before each sum the GPUs meet for at most `timeout`. Then the kernel traps, after which this process can use
-    its device no more; NCCL's watchdog, which sees that, ends it.
+    Before each sum the GPUs meet for at most `timeout`. Then the kernel traps, and this process can use its
+    device no more; NCCL's watchdog, which sees that, ends it.
     """
 
     def __init__(self, memory: _compat.SymmetricMemory, timeout: timedelta) -> None:
