@@ -46,6 +46,8 @@ class SymmetricSums:
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the sum over the group, in a fresh tensor."""
         own = compact(tensor)
+        if own.data_ptr() % _STEP:
+            own = own.clone()  # a view may begin where a GPU cannot load that much at once
         stream = torch.cuda.current_stream()
         if self._stream not in {None, stream}:
             stream.wait_stream(self._stream)  # what reads the memory there comes before what is written here
