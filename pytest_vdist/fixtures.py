@@ -12,7 +12,7 @@ import pytest
 from pytest_vdist import nodes, repeats, terminal
 from pytest_vdist.backends.registry import availability
 from pytest_vdist.mutation.control_run import stand_in_of
-from pytest_vdist.options import EFFORTS, GroupLimits, options_of
+from pytest_vdist.options import EFFORTS, GroupLimits, Options, options_of
 from pytest_vdist.run_log import run_log_of
 
 if TYPE_CHECKING:
@@ -356,6 +356,13 @@ def _dtypes(names: tuple[str, ...]) -> list[torch.dtype]:
     return [getattr(torch, name) for name in names]
 
 
+def _preload(options: Options, device_type: str) -> tuple[str, ...]:
+    """Return what ranks import once for all. A session that names no implementation need not load one."""
+    if not options.is_given("implementation"):
+        return ()
+    return options.implementation.load().capabilities(device_type).preload
+
+
 @pytest.fixture(scope="session")
 def _rank_pools(request: pytest.FixtureRequest) -> Iterator[Callable[[str], _Runner]]:
     from pytest_vdist.ranks.pool import RankPool  # noqa: PLC0415 - imports torch, which an unused plugin must not
@@ -375,6 +382,7 @@ def _rank_pools(request: pytest.FixtureRequest) -> Iterator[Callable[[str], _Run
                 ask=lambda text: terminal.ask(config, text),
                 post_mortem=config.getoption("usepdb"),
                 launcher=nodes.launcher_of(config, backend),
+                preload=_preload(options, device.device_type),
             )
             runners[backend] = _Runner(pool, device, options.timeout, options.limits)
             repeats.on_renewal(config, pool.close)

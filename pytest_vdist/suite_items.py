@@ -15,6 +15,7 @@ from pytest_vdist.options import Options, options_of
 SUITES = Path(os.path.realpath(Path(__file__).parent / "suites"))
 SUITES_PACKAGE = "pytest_vdist.suites"
 REQUIREMENT_MARKER = "vdist_requirement"
+_OTHERS_WARNINGS = r"default:::(?!pytest_vdist\.|suites\.|test_|_pytest\.)"
 
 
 def is_suite_path(path: Path) -> bool:
@@ -25,6 +26,8 @@ def make_module(module_path: Path, parent: pytest.Collector) -> pytest.Module | 
     """Return the collector of a module of the suites, None for any other module.
 
     Its id is `suites/<chapter>/<file>`, wherever the package lies and whatever the current directory is.
+    Where the session turns warnings into errors, those of the implementation under test and of what it uses
+    are shown instead: no requirement forbids them.
     """
     if not is_suite_path(module_path):
         return None
@@ -37,6 +40,7 @@ def make_module(module_path: Path, parent: pytest.Collector) -> pytest.Module | 
     module: pytest.Module = pytest.Module.from_parent(
         parent, path=module_path, nodeid=f"suites/{relative.as_posix()}"
     )
+    module.add_marker(pytest.mark.filterwarnings(_OTHERS_WARNINGS))
     return module
 
 

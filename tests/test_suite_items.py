@@ -193,3 +193,19 @@ def test_tests_outside_the_suites_need_no_requirement_and_keep_their_ids(wheel: 
     (wheel.current / "suites").mkdir()
     (wheel.current / "suites" / "test_mine.py").write_text("def test_it(): pass\n")
     assert wheel.collect(target=("suites",)) == ["suites/test_mine.py::test_it"]
+
+
+def test_only_the_suites_own_warnings_become_errors(wheel: Installation) -> None:
+    """Where a session turns warnings into errors, it is about its own code, not about what it judges."""
+    marked = '@pytest.mark.vdist_requirement("VD-AR-001")\n'
+    (wheel.suite / "collectives" / "test_warnings.py").write_text(
+        "import pytest, warnings\n\n"
+        f"{marked}def test_of_others():\n"
+        '    warnings.warn_explicit("old", DeprecationWarning, "acme.py", 1, module="acme.core")\n\n'
+        f"{marked}def test_own():\n"
+        '    warnings.warn("our own")\n'
+    )
+    result = wheel.run("-q", "-rf", "-W", "error", "-k", "test_warnings", *RUN)
+    assert "1 failed, 1 passed" in result.stdout
+    assert "test_own[cpu] - UserWarning: our own" in result.stdout
+    assert "DeprecationWarning: old" in result.stdout

@@ -85,7 +85,7 @@ def observe(subject: Subject) -> Observed:
         timeout=subject.limits.timeout,
         cpu_timeout=subject.limits.cpu_timeout,
     )
-    with closing(RankPool(subject.device, devices)) as pool:
+    with closing(RankPool(subject.device, devices, preload=subject.capabilities.preload)) as pool:
 
         def on_ranks(function: Any, *args: Any) -> list[Any]:
             return pool.run(

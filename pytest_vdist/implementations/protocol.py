@@ -30,7 +30,8 @@ class Capabilities:
     `device_failures` says how an operation of a device group ends that cannot finish: in an `"error"` that
     the caller can catch, or with the process (`"abort"`), as a watchdog ends it.
     `unchecked_calls` maps a difference between the calls of ranks that nobody notices (`"shape"`, `"dtype"`,
-    `"operation"`, `"root"`) to the reason; other differences end in an error, within the limit.
+    `"operation"`, `"root"`) to the reason; other differences end in an error, within the limit.    `preload` names modules that are imported once for all ranks, in the process from which they are forked:
+    an import that starts threads or touches the device can't be among them.
     """
 
     compile_modes: tuple[str, ...] = ("eager",)
@@ -41,6 +42,7 @@ class Capabilities:
     movement_dtypes: tuple[str, ...] | None = None
     device_failures: str = "error"
     unchecked_calls: Mapping[str, str] = field(default_factory=dict)
+    preload: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.device_failures not in DEVICE_FAILURES:

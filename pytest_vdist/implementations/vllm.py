@@ -33,6 +33,7 @@ _CALLED = {
     "init_model_parallel_group": ("group_ranks", "local_rank", "backend", "group_name"),
     "destroy_distributed_environment": (),
 }
+_PRELOAD_ON_CPU = ("pytest_vdist.implementations.vllm_preload",)
 _RAGGED = "vLLM's CpuCommunicator does not override it: NotImplementedError"
 
 
@@ -61,12 +62,23 @@ class VllmImplementation:
         if device_type == "cpu":
             unsupported |= {"all_gatherv": _RAGGED, "reduce_scatterv": _RAGGED}
         return Capabilities(
-            unsupported=unsupported, device_failures="abort" if device_type == "cuda" else "error"
+            unsupported=unsupported,
+            device_failures="abort" if device_type == "cuda" else "error",
+            preload=_PRELOAD_ON_CPU if device_type == "cpu" else (),
         )
+
+    def coordinator_class(self, device_type: str) -> type:
+        """Name the class that the chapter `interface` looks at."""
+        prepare_import(device_type)
+        return cast("type", parallel_state().GroupCoordinator)
+
+    def communicators(self, device_type: str) -> dict[str, type]:
+        """Name the communicator of vLLM's platform, a vendor's where there is one."""
+        return {"vllm": communicator_class(device_type)}
 
     def init(self, settings: InitSettings) -> None:
         """Make vLLM's world; it reads limits in whole seconds. Raises VllmError for another interface."""
-        prepare_environment(settings)
+        prepare_world(settings)
         state = parallel_state()
         self._local_rank = settings.local_rank
         limits = _limits(settings)
@@ -114,14 +126,19 @@ def require_vllm() -> str:
     return version
 
 
-def prepare_environment(settings: InitSettings) -> None:
-    """Set what vLLM reads from the environment, before it is imported in this process."""
+def prepare_import(device_type: str) -> None:
+    """Set what vLLM reads from the environment when it is imported in this process."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if device_type == "cpu":
+        os.environ["VLLM_TARGET_DEVICE"] = "cpu"
+
+
+def prepare_world(settings: InitSettings) -> None:
+    """Set what vLLM reads from the environment when its world is made."""
+    prepare_import(settings.device_type)
     os.environ["VLLM_DISTRIBUTED_USE_SPLIT_GROUP"] = str(int(settings.split_group))
     os.environ["VLLM_DIST_IDENT"] = f"vdist-{os.environ.get('MASTER_PORT', '0')}"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")
-    if settings.device_type == "cpu":
-        os.environ["VLLM_TARGET_DEVICE"] = "cpu"
 
 
 def parallel_state() -> ModuleType:
@@ -147,6 +164,13 @@ def missing_interface(module: object) -> list[str]:
         known = inspect.signature(function).parameters
         missing += [f"{name}({argument})" for argument in arguments if argument not in known]
     return missing
+
+
+def communicator_class(device_type: str) -> type:
+    """Return the class that vLLM's platform picks for its coordinators."""
+    prepare_import(device_type)
+    resolve = import_module("vllm.utils.import_utils").resolve_obj_by_qualname
+    return cast("type", resolve(_platform().get_device_communicator_cls()))
 
 
 def _limits(settings: InitSettings) -> dict[str, int]:

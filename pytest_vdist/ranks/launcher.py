@@ -46,14 +46,19 @@ class Launcher:
 
     places = None
 
-    def __init__(self, backend: DeviceBackend, *, host: str = _HOST, interface: str = "lo") -> None:
-        """Start nothing yet. Stores are served on `host`; gloo talks over `interface`, or chooses for ""."""
+    def __init__(
+        self, backend: DeviceBackend, *, host: str = _HOST, interface: str = "lo", preload: Sequence[str] = ()
+    ) -> None:
+        """Start nothing yet. Stores are served on `host`; gloo talks over `interface`, or chooses for "".
+
+        Ranks that are forked find the modules of `preload` imported, if this process had no fork server yet.
+        """
         device_module = backend.rank_setup.partition(":")[0]
         self._backend = backend
         self._host = host
         self._pinned = {**_PINNED, **({"GLOO_SOCKET_IFNAME": interface} if interface else {})}
         self._context: Any = multiprocess.get_context(backend.start_method)
-        self._preload = [*_PRELOAD, device_module] if device_module else _PRELOAD
+        self._preload = [*_PRELOAD, *([device_module] if device_module else []), *preload]
         self._store: Any = None
 
     def endpoint(self) -> tuple[str, int]:

@@ -42,17 +42,19 @@ class RankPool:
         ask: Ask = lambda _: "",
         post_mortem: bool = False,
         launcher: RankLauncher | None = None,
+        preload: Sequence[str] = (),
     ) -> None:
         """Start nothing yet.
 
         `notify` is told how a slow start of ranks goes on, from another thread. `log_run` is told world size
         and seconds of each run, from its dispatch to its end. `ask` shows a text of a rank that is being
         debugged and returns a line for it; with `post_mortem`, that is also any rank that raises. `launcher`
-        starts the ranks, by default as processes of this machine, whose devices are leased for each run.
+        starts the ranks, by default as processes of this machine, whose devices are leased for each run and
+        which find the modules of `preload` imported.
         """
         self._backend = backend
         self._log_run, self._ask, self._post_mortem = log_run, ask, post_mortem
-        self._launcher = Launcher(backend) if launcher is None else launcher
+        self._launcher = Launcher(backend, preload=preload) if launcher is None else launcher
         places = self._launcher.places or device_count
         self._teams = WarmTeams(backend, places, self._launcher, notify)
         self._leases = DeviceLeases(backend.name, device_slots(backend, device_count))
