@@ -37,6 +37,7 @@ from pytest_vdist.fixtures import (
 from pytest_vdist.modes import backend, compile_mode, split_group, world_size
 from pytest_vdist.mutation import control_run
 from pytest_vdist.nodes import topology
+from pytest_vdist.process_groups.fixtures import process_group_limits, process_group_run
 
 __all__ = [
     "_rank_pools",
@@ -48,6 +49,8 @@ __all__ = [
     "implementation",
     "movement_dtypes",
     "outcomes_run",
+    "process_group_limits",
+    "process_group_run",
     "program_run",
     "program_scope",
     "program_search",

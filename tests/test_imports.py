@@ -99,9 +99,8 @@ def _refusal_for_suites(module: str, name: str) -> str:
 
 
 def is_public(name: str) -> bool:
-    if any(
-        within(name, f"pytest_vdist.{package}") for package in ("faults", "judge", "programs", "strategies")
-    ):
+    packages = ("faults", "judge", "process_groups", "programs", "strategies")
+    if any(within(name, f"pytest_vdist.{package}") for package in packages):
         return not any(part.startswith("_") for part in name.split("."))
     return name == "pytest_vdist" or name.removeprefix("pytest_vdist.") in pytest_vdist.__all__
 

@@ -35,6 +35,10 @@ class DeviceBackend:
     device: it makes torch know a device that is not built in. Where `start_method` is "forkserver", the
     module is imported before ranks are forked, so its import must start neither threads nor the driver.
     `reduction_dtypes` and `movement_dtypes` are names of torch dtypes that the process-group backend takes.
+    `process_group_limits` maps what that backend lacks to the reason: an operation of torch.distributed
+    (`"all_to_all"`), a reduction (`"band"`), parts that are `"unequal"` or `"stacked"`, one of these in one
+    operation (`"all_gather:unequal"`), or the future of a handle (`"get_future:reduce"`). Such calls must be
+    refused by all ranks, or be right.
     """
 
     name: str
@@ -49,3 +53,4 @@ class DeviceBackend:
     start_method: str = "forkserver"
     visible_devices_variable: str = ""
     rank_setup: str = ""
+    process_group_limits: Mapping[str, str] = field(default_factory=dict)

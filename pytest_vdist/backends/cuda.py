@@ -12,6 +12,8 @@ _REDUCTION_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int3
 # NCCL's watchdog ends a rank whose operation has timed out, but waits first for a dump of torch's flight
 # recorder, four times this long and a minute by default. The ranks' own ledger says more, and at once.
 _RANK_ENVIRONMENT = {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "100"}
+# torch maps its reductions to NCCL's, of which none is bitwise, and refuses these by a ValueError.
+_GROUP_LIMITS = dict.fromkeys(("band", "bor", "bxor"), "NCCL has no bitwise reductions")
 
 
 def _probe() -> Availability:
@@ -39,5 +41,6 @@ BACKEND = DeviceBackend(
     reduction_dtypes=_REDUCTION_DTYPES,
     movement_dtypes=(*_REDUCTION_DTYPES, "bool", "float8_e4m3fn", "float8_e5m2"),
     rank_environment=_RANK_ENVIRONMENT,
+    process_group_limits=_GROUP_LIMITS,
     visible_devices_variable="CUDA_VISIBLE_DEVICES",
 )

@@ -8,6 +8,8 @@ from importlib import metadata
 from pytest_vdist.backends.base import Availability, DeviceBackend
 
 _REDUCTION_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8")
+# Its data goes over gloo, whose gathers are of tensors of one size.
+_GROUP_LIMITS = {"all_gather:unequal": "simccl gathers tensors of one size"}
 
 
 def _probe() -> Availability:
@@ -45,6 +47,7 @@ BACKEND = DeviceBackend(
     library_version=_library_version,
     reduction_dtypes=_REDUCTION_DTYPES,
     movement_dtypes=(*_REDUCTION_DTYPES, "bool", "int16", "float8_e4m3fn", "float8_e5m2"),
+    process_group_limits=_GROUP_LIMITS,
     visible_devices_variable="SIMDEV_VISIBLE_DEVICES",
     rank_setup="pytest_vdist.reference_impl.simdev:register",
 )

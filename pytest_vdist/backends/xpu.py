@@ -8,6 +8,11 @@ from pytest_vdist.backends.accelerator import probe_accelerator
 from pytest_vdist.backends.base import Availability, DeviceBackend
 
 _REDUCTION_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8")
+# torch maps its reductions to oneCCL's, and refuses by a ValueError what that has not.
+_GROUP_LIMITS = {
+    **dict.fromkeys(("band", "bor", "bxor"), "oneCCL has no bitwise reductions"),
+    "avg": "older releases of oneCCL have no average",
+}
 
 
 def _probe() -> Availability:
@@ -36,5 +41,6 @@ BACKEND = DeviceBackend(
     reduction_dtypes=_REDUCTION_DTYPES,
     movement_dtypes=(*_REDUCTION_DTYPES, "bool"),
     start_method="spawn",
+    process_group_limits=_GROUP_LIMITS,
     visible_devices_variable="ZE_AFFINITY_MASK",
 )

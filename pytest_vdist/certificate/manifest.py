@@ -32,7 +32,14 @@ OPERATIONS = (
     "send",
     "barrier",
 )
-FEATURES = (*OPERATIONS, "split_group", "process_groups")
+PROCESS_GROUPS = (
+    "process_groups",
+    "process_group_layouts",
+    "process_group_message_handles",
+    "process_group_completion",
+    "process_group_remainders",
+)
+FEATURES = (*OPERATIONS, "split_group", *PROCESS_GROUPS)
 DTYPES = (
     *("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"),
     *("uint16", "uint32", "uint64", "complex32", "complex64", "complex128"),

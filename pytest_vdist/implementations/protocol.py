@@ -19,7 +19,11 @@ class Capabilities:
     """What an implementation claims. Every claim is tested: what it lacks must refuse loudly.
 
     `unsupported` maps the name of an operation or feature (`"all_gatherv"`, `"split_group"`) to the reason;
-    `"process_groups"` says that coordinators show no `device_group` and `cpu_group`.
+    `"process_groups"` says that coordinators show no `device_group` and `cpu_group`. Of those that are shown
+    `"process_group_layouts"` says that they mix up tensors that are not contiguous,
+    `"process_group_message_handles"` that a second wait for a message does not return,
+    `"process_group_completion"` that handles are not completed after a wait, and
+    `"process_group_remainders"` that rows which have no equal parts are not refused.
     `accumulate` maps a dtype name (`"bfloat16"`) to the accumulator of its sums: `"native"`, `"fp32"` or
     `"exact"`; a dtype that is not named accumulates natively.
     `operators` maps a collective to the operator that does it in compiled code: `{"all_reduce":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_vdist.implementations.protocol import Capabilities, InitSettings
+from pytest_vdist.implementations.torch_defects import known_defects, unchecked_calls
 from pytest_vdist.reference_impl import environment
 from pytest_vdist.reference_impl.custom_ops import OPERATORS
 from pytest_vdist.reference_impl.split_groups import torch_obstacle
@@ -26,10 +27,10 @@ class ReferenceImplementation:
         obstacle = torch_obstacle(device_type)
         return Capabilities(
             compile_modes=_COMPILE_MODES_ON_CUDA if device_type == "cuda" else _COMPILE_MODES,
-            unsupported={} if obstacle is None else {"split_group": obstacle},
+            unsupported=known_defects(device_type) | ({} if obstacle is None else {"split_group": obstacle}),
             operators=OPERATORS,
             device_failures="abort" if device_type == "cuda" else "error",
-            unchecked_calls=_unchecked_calls(device_type),
+            unchecked_calls=unchecked_calls(device_type),
         )
 
     def init(self, settings: InitSettings) -> None:
@@ -52,13 +53,3 @@ class ReferenceImplementation:
 
     def destroy(self) -> None:
         environment.destroy_distributed_environment()
-
-
-def _unchecked_calls(device_type: str) -> dict[str, str]:
-    """Say which differences between the calls of ranks torch's backends take for data."""
-    unnoticed = ("shape", "dtype", "operation", "root") if device_type == "cuda" else ("shape", "dtype")
-    reason = (
-        "torch.distributed does not compare what the ranks call: data of one call is taken for that of the "
-        "other, or a process is aborted; TORCH_DISTRIBUTED_DEBUG=DETAIL finds such calls"
-    )
-    return dict.fromkeys(unnoticed, reason)

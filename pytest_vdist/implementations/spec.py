@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BUILT_IN = {
     "reference": "pytest_vdist.implementations.reference:ReferenceImplementation",
+    "torch": "pytest_vdist.implementations.torch_distributed:TorchDistributed",
     "vllm": "pytest_vdist.implementations.vllm:VllmImplementation",
 }
 _FORMS = "pkg.mod:factory or file.py:factory"

@@ -89,9 +89,9 @@ def test_objects_of_a_file_can_be_pickled(vendor_file: Path) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_one() -> None:
-    assert refusal("torch") == (
-        "unknown implementation, got 'torch' from the command line; "
-        "the known ones are reference, vllm, or pass pkg.mod:factory or file.py:factory"
+    assert refusal("torhc") == (
+        "unknown implementation, got 'torhc' from the command line; "
+        "the known ones are reference, torch, vllm, or pass pkg.mod:factory or file.py:factory"
     )
 
 
@@ -113,7 +113,8 @@ def test_a_module_that_cannot_be_imported_is_refused() -> None:
     assert refusal("no_such_package.comm:f") == (
         "cannot load the implementation, got 'no_such_package.comm:f' from the command line: "
         "cannot import no_such_package.comm: ModuleNotFoundError: No module named 'no_such_package'; "
-        "pass a factory that can be imported here, as pkg.mod:factory or file.py:factory, or reference, vllm"
+        "pass a factory that can be imported here, as pkg.mod:factory or file.py:factory, "
+        "or reference, torch, vllm"
     )
 
 

@@ -35,6 +35,7 @@ DEFECTS = {
     "objects",
     "one rank",
     "point-to-point",
+    "process groups",
     "ragged parts",
     "rank mapping",
     "shared memory",

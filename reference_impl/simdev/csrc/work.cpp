@@ -84,7 +84,10 @@ class MessageWork final : public Work {
     return inner_->sourceRank();
   }
   bool wait(Milliseconds timeout) override {
-    TORCH_CHECK(!aborted_ && inner_->wait(timeout) && !aborted_, kAborted);
+    if (!done_) { // gloo would wait for another message
+      TORCH_CHECK(!aborted_ && inner_->wait(timeout) && !aborted_, kAborted);
+      done_ = true;
+    }
     return true;
   }
   void abort() override {
@@ -95,6 +98,7 @@ class MessageWork final : public Work {
  private:
   WorkPtr inner_;
   std::atomic<bool> aborted_{false};
+  std::atomic<bool> done_{false};
 };
 
 class CoalescedWork final : public Work {
