@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_vdist.fixtures import CoordinatorRun, DistributedRun, OutcomesRun
     from pytest_vdist.implementations.protocol import Capabilities, Coordinator, Implementation, InitSettings
     from pytest_vdist.implementations.spec import ImplementationSpec
+    from pytest_vdist.interface.inspection import Inspection
     from pytest_vdist.nodes import Topology
     from pytest_vdist.program_run import ProgramFailedError, ProgramRun, ProgramSearch
     from pytest_vdist.ranks.compilation import CompiledFunction, compiled
@@ -49,6 +50,7 @@ _HOMES = {
     "DistributedRunError": "ranks.failures",
     "Implementation": "implementations.protocol",
     "ImplementationSpec": "implementations.spec",
+    "Inspection": "interface.inspection",
     "InitSettings": "implementations.protocol",
     "OutcomesRun": "fixtures",
     "ProgramFailedError": "program_run",
@@ -86,6 +88,7 @@ __all__ = [
     "Implementation",
     "ImplementationSpec",
     "InitSettings",
+    "Inspection",
     "OutcomesRun",
     "ProgramFailedError",
     "ProgramRun",

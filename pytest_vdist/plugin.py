@@ -34,6 +34,7 @@ from pytest_vdist.fixtures import (
     reduction_dtypes,
     torchrun_run,
 )
+from pytest_vdist.interface.fixtures import interface_inspection
 from pytest_vdist.modes import backend, compile_mode, split_group, world_size
 from pytest_vdist.mutation import control_run
 from pytest_vdist.nodes import topology
@@ -47,6 +48,7 @@ __all__ = [
     "coordinator_run",
     "distributed_run",
     "implementation",
+    "interface_inspection",
     "movement_dtypes",
     "outcomes_run",
     "process_group_limits",

@@ -16,6 +16,7 @@ GIVEN = {
     "effort": ("default", "default"),
     "seed": ("7", "7"),
     "replay": ("{}", "{}"),
+    "interface": ("vllm", "vllm"),
     "verify": ("2", "2"),
     "control": ("on", "on"),
     "launcher": ("local", "local"),
@@ -86,6 +87,7 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
             "--vdist-effort=certify",
             "--vdist-seed=4294967295",
             '--vdist-replay={"world_size": 2}',
+            "--vdist-interface=vllm=a.b:C, x.y:Base=a.b:D",
             "--vdist-launcher=local",
             "--vdist-join-timeout=5",
             "--vdist-certify=out",
@@ -103,6 +105,7 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
     assert (options.verify, options.control) == (4, True)
     assert (options.effort, options.seed) == ("certify", 2**32 - 1)
     assert options.replay == '{"world_size": 2}'
+    assert options.interface == (("vllm", "a.b:C"), ("x.y:Base", "a.b:D"))
     assert (options.certify, options.profiles) == ("out", ("core", "numerics"))
     assert (options.manifest, options.waivers) == ("manifest.toml", "waivers.toml")
     assert set(options.sources.values()) == {"command line"}
@@ -167,6 +170,12 @@ def test_split_group_is_0_or_1_in_the_environment(
         ("--vdist-verify=10001", "number of runs must be a whole number from 1 to 10000, got '10001'"),
         ("--vdist-control=yes", "control mutants must be off or on, got 'yes'"),
         ("--vdist-effort=much", "effort must be one of smoke, default, certify, got 'much'"),
+        (
+            "--vdist-interface=sglang",
+            "host must be one of reference, vllm, or pkg.mod:Base=pkg.mod:Class, got 'sglang'",
+        ),
+        ("--vdist-interface=vllm=a.b", "class must look like vllm=pkg.mod:Class, got 'vllm=a.b'"),
+        ("--vdist-interface=vllm,vllm", "interfaces must not repeat, got 'vllm,vllm'"),
         ("--vdist-seed=-1", "seed must be a whole number from 0 to 4294967295, got '-1'"),
         (
             "--vdist-replay=x.json",

@@ -24,6 +24,7 @@ from pytest_vdist.options import TABLE, Options
 if TYPE_CHECKING:
     from pytest_vdist.certification.observation import Observed
 
+COMMUNICATOR = "communicator"
 SIZES = tuple(int(size) for row in TABLE if row.name == "world_sizes" for size in row.default.split(","))
 """World sizes that a complete certification runs, as far as there are devices."""
 
@@ -71,6 +72,10 @@ def _obstacles(options: Options) -> dict[str, str]:
     if lacking or not set(selected) - {"eager"}:
         what = f"{', '.join(lacking)} not selected" if lacking else "none is declared"
         obstacles[COMPILE] = f"compile modes: {what}: pass --vdist-compile=all"
+    if options.interface is None and not hasattr(options.implementation.load(), "communicators"):
+        obstacles[COMMUNICATOR] = (
+            "no class of a communicator is known: pass --vdist-interface=HOST=pkg.mod:Class"
+        )
     return obstacles
 
 

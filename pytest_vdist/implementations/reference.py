@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pytest_vdist.implementations.protocol import Capabilities, InitSettings
 from pytest_vdist.implementations.torch_defects import known_defects, unchecked_calls
 from pytest_vdist.reference_impl import environment
+from pytest_vdist.reference_impl.coordinator import GroupCoordinator
 from pytest_vdist.reference_impl.custom_ops import OPERATORS
+from pytest_vdist.reference_impl.platform import communicator_class
 from pytest_vdist.reference_impl.split_groups import torch_obstacle
 
 if TYPE_CHECKING:
@@ -32,6 +35,14 @@ class ReferenceImplementation:
             device_failures="abort" if device_type == "cuda" else "error",
             unchecked_calls=unchecked_calls(device_type),
         )
+
+    def coordinator_class(self, device_type: str) -> type:  # noqa: ARG002 - one for all devices
+        """Name the class that the chapter `interface` looks at."""
+        return GroupCoordinator
+
+    def communicators(self, device_type: str) -> dict[str, Callable[..., Any]]:
+        """Name the communicator of the device, which the reference's coordinator calls."""
+        return {"reference": communicator_class(device_type)}
 
     def init(self, settings: InitSettings) -> None:
         """Make the default process group and the world. Raises what `init_distributed_environment` raises."""

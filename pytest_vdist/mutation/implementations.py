@@ -25,6 +25,15 @@ class MutatedReference:
     def capabilities(self, device_type: str) -> Capabilities:
         return self._reference.capabilities(device_type)
 
+    def coordinator_class(self, device_type: str) -> type:
+        """Make this process' reference the mutant: it is one that does nothing else."""
+        mutants.apply(self._mutant)
+        return self._reference.coordinator_class(device_type)
+
+    def communicators(self, device_type: str) -> dict[str, Any]:
+        mutants.apply(self._mutant)
+        return self._reference.communicators(device_type)
+
     def init(self, settings: InitSettings) -> None:
         mutants.apply(self._mutant)
         self._set_environment()

@@ -12,6 +12,7 @@ COMPILE_MODES = ("eager", "aot_eager", "inductor", "cudagraph")
 ALL_COMPILE_MODES = ("all",)
 MAX_WORLD_SIZE = 1024
 LONGEST_GROUP_TIMEOUT = 86_400
+HOSTS = ("reference", "vllm")
 LAUNCHERS = ("auto", "local", "torchrun")
 MAX_REPEATS = 10_000
 EFFORTS = {"smoke": 60, "default": 500, "certify": 10_000}
@@ -133,6 +134,26 @@ def launcher(text: str) -> str:
     if text not in LAUNCHERS:
         raise BadValueError(f"launcher must be one of {', '.join(LAUNCHERS)}", text)
     return text
+
+
+def interfaces(text: str) -> tuple[tuple[str, str], ...]:
+    """Return hosts and classes; "" as the class leaves it to a host that is known."""
+    pairs = tuple(_interface(part.strip(), text) for part in text.split(","))
+    return _distinct("interfaces", pairs, text)
+
+
+def _interface(part: str, text: str) -> tuple[str, str]:
+    host, equals, cls = part.partition("=")
+    if host not in HOSTS and not (equals and _is_class(host)):
+        raise BadValueError(f"host must be one of {', '.join(HOSTS)}, or pkg.mod:Base=pkg.mod:Class", text)
+    if equals and not _is_class(cls):
+        raise BadValueError(f"class must look like {host}=pkg.mod:Class", text)
+    return host, cls
+
+
+def _is_class(text: str) -> bool:
+    module, colon, name = text.partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def path(text: str) -> str:

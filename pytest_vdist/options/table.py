@@ -144,6 +144,16 @@ TABLE = (
         parse=parsers.replay,
     ),
     Row(
+        name="interface",
+        flag="--vdist-interface",
+        variable="VDIST_INTERFACE",
+        metavar="HOST[=CLASS][,...]",
+        default="none",
+        example="vllm=mypkg.communicator:MyCommunicator",
+        help="hold the class of a communicator against the calls of a host: reference, vllm or pkg.mod:Base",
+        parse=parsers.interfaces,
+    ),
+    Row(
         name="launcher",
         flag="--vdist-launcher",
         variable="VDIST_LAUNCHER",

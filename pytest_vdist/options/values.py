@@ -38,6 +38,7 @@ class Options:
     effort: str
     seed: int
     replay: str | None
+    interface: tuple[tuple[str, str], ...] | None
     certify: str | None
     profiles: tuple[str, ...] | None
     manifest: str | None

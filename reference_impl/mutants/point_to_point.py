@@ -114,8 +114,10 @@ def failed_receives_give_zeros(patch: Patch) -> None:
     """Where a message does not come, recv returns zeros in its place."""
 
     @patch.around(GroupCoordinator, "recv")
-    def recv(original: Original, self: GroupCoordinator, size: Any, dtype: Any, *args: Any) -> Tensor:
+    def recv(
+        original: Original, self: GroupCoordinator, size: Any, dtype: Any, src: int | None = None
+    ) -> Tensor:
         try:
-            return original(self, size, dtype, *args)
+            return original(self, size, dtype, src)
         except RuntimeError:
             return torch.zeros(size, dtype=dtype, device=self.device)

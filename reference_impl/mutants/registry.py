@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,8 @@ class Patch:
             def replacement(*args: Any, **kwargs: Any) -> Any:
                 return changed(original, *args, **kwargs)
 
+            # What the mutant takes, not what the original takes.
+            vars(replacement)["__signature__"] = _without_first(changed)
             self.value(owner, name, functools.update_wrapper(replacement, original) if original else None)
 
         return replace
@@ -79,6 +82,11 @@ class Patch:
         while self.replaced:
             owner, name, original = self.replaced.pop()
             setattr(owner, name, original)
+
+
+def _without_first(function: Callable[..., Any]) -> inspect.Signature:
+    signature = inspect.signature(function)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 MUTANTS: dict[str, Mutant] = {}

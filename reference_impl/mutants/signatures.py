@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ..communicators.base import DeviceCommunicatorBase  # noqa: TID252
+from ..communicators.cpu import CpuCommunicator  # noqa: TID252
 from ..coordinator import GroupCoordinator  # noqa: TID252
 from .registry import Original, Patch, mutant
 
@@ -71,3 +73,85 @@ def all_gatherv_takes_no_lists(patch: Patch) -> None:
         if isinstance(input_, list):
             raise NotImplementedError("all_gatherv of lists")
         return original(self, input_, dim, sizes)
+
+
+# ---- what the chapter `interface` finds before a rank starts ----
+
+
+@mutant(DEFECT, "VD-IFC-001")
+def coordinators_have_no_irecv_tensor_dict(patch: Patch) -> None:
+    """There is no irecv_tensor_dict."""
+    patch.value(GroupCoordinator, "irecv_tensor_dict", None)
+
+
+@mutant(DEFECT, "VD-IFC-002")
+def send_object_calls_its_peer_dest(patch: Patch) -> None:
+    """The argument `dst` of send_object has another name."""
+
+    @patch.around(GroupCoordinator, "send_object")
+    def send_object(original: Original, self: GroupCoordinator, obj: Any, dest: int) -> None:
+        original(self, obj, dest)
+
+
+@mutant(DEFECT, "VD-IFC-002")
+def barrier_wants_a_limit(patch: Patch) -> None:
+    """A barrier is given its limit, without a default."""
+
+    @patch.around(GroupCoordinator, "barrier")
+    def barrier(original: Original, self: GroupCoordinator, timeout: float) -> None:
+        original(self)
+
+
+@mutant(DEFECT, "VD-IFC-003")
+def gather_goes_to_the_last_rank_by_default(patch: Patch) -> None:
+    """Without `dst` the last rank gets what is gathered."""
+
+    @patch.around(GroupCoordinator, "gather")
+    def gather(
+        original: Original, self: GroupCoordinator, input_: Tensor, dst: int = -1, dim: int = -1
+    ) -> Tensor | None:
+        return original(self, input_, dst % self.world_size, dim)
+
+
+@mutant(
+    DEFECT, "VD-HOST-001", devices=("cpu",), issue="https://github.com/vllm-project/vllm-gaudi/issues/732"
+)
+def communicators_know_no_global_ranks(patch: Patch) -> None:
+    """The constructor of the communicator does not take `global_ranks`."""
+
+    @patch.around(CpuCommunicator, "__init__")
+    def init(  # noqa: PLR0917 - the arguments of the original, but for the last one
+        original: Original,
+        self: CpuCommunicator,
+        cpu_group: Any,
+        device: Any = None,
+        device_group: Any = None,
+        unique_name: str = "",
+    ) -> None:
+        original(self, cpu_group, device, device_group, unique_name)
+
+
+@mutant(DEFECT, "VD-HOST-002")
+def communicators_gather_along_a_dimension_to_a_rank(patch: Patch) -> None:
+    """The arguments `dst` and `dim` of the communicator's gather have changed places."""
+
+    @patch.around(DeviceCommunicatorBase, "gather")
+    def gather(
+        original: Original, self: DeviceCommunicatorBase, input_: Tensor, dim: int = -1, dst: int = 0
+    ) -> Tensor | None:
+        return original(self, input_, dst, dim)
+
+
+@mutant(DEFECT, "VD-HOST-002")
+def communicators_do_not_scatter_into_outputs(patch: Patch) -> None:
+    """The communicator has no reduce_scatterv_into_output."""
+    patch.value(DeviceCommunicatorBase, "reduce_scatterv_into_output", None)
+
+
+@mutant(DEFECT, "VD-HOST-003")
+def communicators_broadcast_from_a_root(patch: Patch) -> None:
+    """The argument `src` of the communicator's broadcast, which is passed by position, has another name."""
+
+    @patch.around(DeviceCommunicatorBase, "broadcast")
+    def broadcast(original: Original, self: DeviceCommunicatorBase, tensor: Tensor, root: int = 0) -> Tensor:
+        return original(self, tensor, root)

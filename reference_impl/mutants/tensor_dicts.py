@@ -132,15 +132,22 @@ def default_peers_of_dictionaries_are_exchanged(patch: Patch) -> None:
 
     @patch.around(GroupCoordinator, "isend_tensor_dict")
     def isend(
-        original: Original, self: GroupCoordinator, tensor_dict: Any, dst: int | None = None, *args: Any
+        original: Original,
+        self: GroupCoordinator,
+        tensor_dict: Any,
+        dst: int | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
-        return original(
-            self, tensor_dict, (self.rank_in_group - 1) % self.world_size if dst is None else dst, *args
-        )
+        peer = (self.rank_in_group - 1) % self.world_size if dst is None else dst
+        return original(self, tensor_dict, peer, *args, **kwargs)
 
     @patch.around(GroupCoordinator, "irecv_tensor_dict")
-    def irecv(original: Original, self: GroupCoordinator, src: int | None = None, *args: Any) -> Any:
-        return original(self, (self.rank_in_group + 1) % self.world_size if src is None else src, *args)
+    def irecv(
+        original: Original, self: GroupCoordinator, src: int | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        peer = (self.rank_in_group + 1) % self.world_size if src is None else src
+        return original(self, peer, *args, **kwargs)
 
 
 @mutant("rank mapping", "VD-TD-006")
