@@ -6,7 +6,7 @@ Entered as any implementation under test: `--vdist-impl=tests/conforming/variant
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -119,6 +119,21 @@ def sums_by(order: Callable[[Rows], Tensor]) -> Change:
             total = self.all_reduce(input_)
             size = checked.shape[dim]
             return total.narrow(dim, self.rank_in_group * size, size).contiguous()
+
+        @patch.around(GroupCoordinator, "reduce_scatterv")
+        def reduce_scatterv(
+            original: Original,
+            self: GroupCoordinator,
+            input_: Tensor,
+            dim: int = -1,
+            sizes: Sequence[int] | None = None,
+        ) -> Tensor:
+            checked: Tensor = original(self, input_, dim, sizes)
+            if torch.compiler.is_compiling() or self.world_size == 1 or not input_.numel():
+                return checked
+            equal = [input_.shape[dim] // self.world_size] * self.world_size
+            own = self.all_reduce(input_).split_with_sizes(list(sizes or equal), dim)[self.rank_in_group]
+            return own.contiguous()
 
     return change
 
