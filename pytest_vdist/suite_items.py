@@ -15,7 +15,10 @@ from pytest_vdist.options import Options, options_of
 SUITES = Path(os.path.realpath(Path(__file__).parent / "suites"))
 SUITES_PACKAGE = "pytest_vdist.suites"
 REQUIREMENT_MARKER = "vdist_requirement"
-_OTHERS_WARNINGS = r"default:::(?!pytest_vdist\.|suites\.|test_|_pytest\.)"
+_OTHERS_WARNINGS = [
+    rf"default::{category}:(?!pytest_vdist\.|suites\.|test_|_pytest\.)"
+    for category in ("DeprecationWarning", "FutureWarning", "RuntimeWarning", "UserWarning")
+]
 
 
 def is_suite_path(path: Path) -> bool:
@@ -40,7 +43,7 @@ def make_module(module_path: Path, parent: pytest.Collector) -> pytest.Module | 
     module: pytest.Module = pytest.Module.from_parent(
         parent, path=module_path, nodeid=f"suites/{relative.as_posix()}"
     )
-    module.add_marker(pytest.mark.filterwarnings(_OTHERS_WARNINGS))
+    module.add_marker(pytest.mark.filterwarnings(*_OTHERS_WARNINGS))
     return module
 
 

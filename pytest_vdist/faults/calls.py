@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from pytest_vdist.implementations.protocol import Coordinator
+    from pytest_vdist.implementations.protocol import Capabilities, Coordinator
 
 DEVICE_LIMIT, CPU_LIMIT = "timeout", "cpu_timeout"
 
@@ -341,6 +341,12 @@ CALLS = (
 def calls_under(limit: str) -> tuple[BlockingCall, ...]:
     """Return the calls that `limit` ends, "timeout" or "cpu_timeout"."""
     return tuple(call for call in CALLS if call.limit == limit)
+
+
+def supported_calls(capabilities: Capabilities, limit: str | None = None) -> tuple[BlockingCall, ...]:
+    """Return the calls that an implementation has: those that `limit` ends, or all."""
+    calls = CALLS if limit is None else calls_under(limit)
+    return tuple(call for call in calls if capabilities.supports(call.operation))
 
 
 def call_named(name: str) -> BlockingCall:

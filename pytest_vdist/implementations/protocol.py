@@ -22,8 +22,9 @@ class Capabilities:
     `"process_groups"` says that coordinators show no `device_group` and `cpu_group`. Of those that are shown
     `"process_group_layouts"` says that they mix up tensors that are not contiguous,
     `"process_group_message_handles"` that a second wait for a message does not return,
-    `"process_group_completion"` that handles are not completed after a wait, and
-    `"process_group_remainders"` that rows which have no equal parts are not refused.
+    `"process_group_completion"` that handles are not completed after a wait,
+    `"process_group_remainders"` that rows which have no equal parts are not refused, and
+    `"process_group_fractions"` that their limits are whole seconds.
     `accumulate` maps a dtype name (`"bfloat16"`) to the accumulator of its sums: `"native"`, `"fp32"` or
     `"exact"`; a dtype that is not named accumulates natively.
     `operators` maps a collective to the operator that does it in compiled code: `{"all_reduce":
@@ -34,7 +35,8 @@ class Capabilities:
     `device_failures` says how an operation of a device group ends that cannot finish: in an `"error"` that
     the caller can catch, or with the process (`"abort"`), as a watchdog ends it.
     `unchecked_calls` maps a difference between the calls of ranks that nobody notices (`"shape"`, `"dtype"`,
-    `"operation"`, `"root"`) to the reason; other differences end in an error, within the limit.    `preload` names modules that are imported once for all ranks, in the process from which they are forked:
+    `"operation"`, `"root"`) to the reason; other differences end in an error, within the limit.
+    `preload` names modules that are imported once for all ranks, in the process from which they are forked:
     an import that starts threads or touches the device can't be among them.
     """
 

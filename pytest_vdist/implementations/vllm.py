@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import os
 from contextlib import ExitStack
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from packaging.version import Version
 
 from pytest_vdist.implementations.protocol import Capabilities, InitSettings
+from pytest_vdist.implementations.torch_defects import known_defects, unchecked_calls
 from pytest_vdist.reference_impl.split_groups import torch_obstacle
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ _CALLED = {
     "destroy_distributed_environment": (),
 }
 _PRELOAD_ON_CPU = ("pytest_vdist.implementations.vllm_preload",)
+_WHOLE_SECONDS = "the limits of vLLM's ParallelConfig are whole seconds"
 _RAGGED = "vLLM's CpuCommunicator does not override it: NotImplementedError"
 
 
@@ -58,12 +61,15 @@ class VllmImplementation:
     def capabilities(self, device_type: str) -> Capabilities:
         """Declare what is known of vLLM's communicator for the CPU; of others, only what torch lacks."""
         obstacle = torch_obstacle(device_type)
-        unsupported = {} if obstacle is None else {"split_group": obstacle}
+        unsupported = known_defects(device_type) | {"process_group_fractions": _WHOLE_SECONDS}
+        if obstacle is not None:
+            unsupported["split_group"] = obstacle
         if device_type == "cpu":
             unsupported |= {"all_gatherv": _RAGGED, "reduce_scatterv": _RAGGED}
         return Capabilities(
             unsupported=unsupported,
             device_failures="abort" if device_type == "cuda" else "error",
+            unchecked_calls=unchecked_calls(device_type),
             preload=_PRELOAD_ON_CPU if device_type == "cpu" else (),
         )
 
@@ -77,7 +83,14 @@ class VllmImplementation:
         return {"vllm": communicator_class(device_type)}
 
     def init(self, settings: InitSettings) -> None:
-        """Make vLLM's world; it reads limits in whole seconds. Raises VllmError for another interface."""
+        """Make vLLM's world, with limits rounded up to whole seconds.
+
+        Raises VllmError for another interface, and where groups are to be split that this torch can't split:
+        vLLM would find that out only after the ranks have met.
+        """
+        obstacle = torch_obstacle(settings.device_type) if settings.split_group else None
+        if obstacle is not None:
+            raise VllmError(obstacle)
         prepare_world(settings)
         state = parallel_state()
         self._local_rank = settings.local_rank
@@ -178,7 +191,7 @@ def _limits(settings: InitSettings) -> dict[str, int]:
         "distributed_timeout_seconds": settings.timeout,
         "cpu_distributed_timeout_seconds": settings.cpu_timeout,
     }
-    return {name: max(1, round(value)) for name, value in asked.items() if value is not None}
+    return {name: max(1, math.ceil(value)) for name, value in asked.items() if value is not None}
 
 
 def _platform() -> Any:

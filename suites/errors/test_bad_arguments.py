@@ -206,7 +206,6 @@ def assert_refused_by_each_rank_alone(
         )
         assert results[caller] == [], f"rank {caller}, alone, was not refused"
     cases = [
-        Case("all_reduce", (7,), torch.float32),
         Case("all_gather", (3,), torch.float32, values="movement"),
         Case("broadcast", (5,), torch.float32, {"src": 1 if world_size > 1 else 0}, values="movement"),
     ]

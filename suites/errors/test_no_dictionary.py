@@ -37,7 +37,7 @@ def assert_works_on(run: CoordinatorRun, world_size: int) -> None:
         return got
 
     assert run(body, world_size=world_size) == [[(src, [src] * 2) for src in range(world_size)]] * world_size
-    assert_cases(run, [Case("all_reduce", (7,), torch.float32)], world_size=world_size)
+    assert_cases(run, [Case("all_gather", (7,), torch.float32)], world_size=world_size)
 
 
 @pytest.mark.vdist_requirement("VD-ERR-006")

@@ -79,7 +79,7 @@ def test_sums_of_undeclared_dtypes_are_refused_or_right(
     outcomes = coordinator_run(body, world_size=world_size)
     totals = [float(len(summands(world_size, dtype))) for dtype in dtypes]
     assert_refused_or_right(outcomes, dtypes, [[total, 0.0, total] for total in totals])
-    assert_cases(coordinator_run, [Case("all_reduce", (7,), torch.float32)], world_size=world_size)
+    assert_cases(coordinator_run, [Case("all_gather", (7,), torch.float32)], world_size=world_size)
 
 
 @pytest.mark.vdist_requirement("VD-ERR-007")

@@ -17,7 +17,7 @@ from pytest_vdist import (
     OutcomesRun,
     RankOutcome,
 )
-from pytest_vdist.faults.calls import CALLS, CPU_LIMIT, BlockingCall, call_named, calls_under
+from pytest_vdist.faults.calls import CPU_LIMIT, BlockingCall, call_named, supported_calls
 from pytest_vdist.faults.record import Recorder
 from pytest_vdist.faults.scene import (
     ROOTS,
@@ -90,7 +90,7 @@ def test_ranks_that_do_not_do_the_same_get_errors_in_time(  # noqa: PLR0917 - fi
     """A late rank, one that gives up, another group, operation or root: errors on all, then a new world."""
     table, peer = Recorder(request.node.user_properties), world_size - 1
     abort = capabilities.device_failures == "abort"
-    calls = calls_under(CPU_LIMIT) if abort else CALLS
+    calls = supported_calls(capabilities, CPU_LIMIT if abort else None)
     faults = ("late", "gives up", "group", *checked(capabilities, ("operation", "root")))
 
     def play(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_vdist import Capabilities, ImplementationSpec, OutcomesRun, current_rank
-from pytest_vdist.faults.calls import CALLS, CPU_LIMIT, call_named, calls_under
+from pytest_vdist.faults.calls import CPU_LIMIT, call_named, supported_calls
 from pytest_vdist.faults.record import Recorder
 from pytest_vdist.faults.scene import Lived, Scene, Stage
 from pytest_vdist.faults.verdicts import survivor_problem
@@ -116,7 +116,8 @@ def test_where_the_network_goes_away_both_ranks_get_errors_in_time(  # noqa: PLR
     request: pytest.FixtureRequest,
 ) -> None:
     """With the interface down every call ends in an error within the limit; with it up a new world works."""
-    calls = calls_under(CPU_LIMIT) if capabilities.device_failures == "abort" else CALLS
+    abort = capabilities.device_failures == "abort"
+    calls = supported_calls(capabilities, CPU_LIMIT if abort else None)
     names = tuple(call.name for call in calls)
     scene = Scene(implementation, split_group, str(tmp_path), PEER, LIMIT, names)
     interfaces = {"GLOO_SOCKET_IFNAME": INTERFACE, "NCCL_SOCKET_IFNAME": INTERFACE}

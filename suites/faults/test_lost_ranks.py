@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_vdist import Capabilities, CoordinatorRun, ImplementationSpec, OutcomesRun, RankOutcome
-from pytest_vdist.faults.calls import CALLS, CPU_LIMIT, BlockingCall, call_named, calls_under
+from pytest_vdist.faults.calls import CPU_LIMIT, BlockingCall, call_named, supported_calls
 from pytest_vdist.faults.record import Recorder
 from pytest_vdist.faults.scene import Scene, end_of, lose_a_rank
 from pytest_vdist.faults.verdicts import survivor_problem
@@ -50,7 +50,7 @@ def test_the_survivors_of_a_lost_rank_get_errors_in_time(  # noqa: PLR0917 - fix
     """Every call on every survivor ends in an error within the limit; a world without the lost rank works."""
     table = Recorder(request.node.user_properties)
     abort = capabilities.device_failures == "abort"
-    calls = calls_under(CPU_LIMIT) if abort else CALLS
+    calls = supported_calls(capabilities, CPU_LIMIT if abort else None)
     peer = world_size - 1
 
     def play(names: tuple[str, ...], folder: Path, limit: Limit, *, again: bool) -> list[RankOutcome]:

@@ -19,7 +19,7 @@ from pytest_vdist import (
     current_rank,
     init_settings,
 )
-from pytest_vdist.faults.calls import CPU_LIMIT, DEVICE_LIMIT, BlockingCall, calls_under
+from pytest_vdist.faults.calls import CPU_LIMIT, DEVICE_LIMIT, BlockingCall, call_named, supported_calls
 from pytest_vdist.faults.meeting import Meeting
 from pytest_vdist.faults.scene import attempt_alone, end_of
 from pytest_vdist.faults.verdicts import timeout_problem, wording_problem
@@ -49,7 +49,8 @@ def wait_for_a_peer(
 ) -> tuple[list[tuple[str, Ended]], int]:
     """Make every call alone on rank 0, all at the same time. Return groups' names and ends, and the rank."""
     here, world = current_rank(), implementation.load()
-    everyone, calls = list(range(here.world_size)), calls_under(governing)
+    everyone = list(range(here.world_size))
+    calls = supported_calls(world.capabilities(here.device.type), governing)
     meeting = Meeting(f"{folder}/meeting", here.rank)
     meeting.gather("loaded", everyone)
     settings = replace(init_settings(f"file://{folder}/world"), split_group=split_group)
@@ -86,12 +87,13 @@ def assert_named(calls: tuple[BlockingCall, ...], by_name: list[tuple[str, Ended
 
 
 @pytest.mark.vdist_requirement("VD-SPL-005", "VD-TMO-001", "VD-TMO-003", "VD-TMO-004")
-def test_the_cpu_limit_ends_every_wait_on_the_cpu(
+def test_the_cpu_limit_ends_every_wait_on_the_cpu(  # noqa: PLR0917 - fixtures
     distributed_run: DistributedRun,
     implementation: ImplementationSpec,
     tmp_path: Path,
     world_size: int,
     split_group: bool,
+    capabilities: Capabilities,
 ) -> None:
     """Barriers, objects, metadata and new groups end at the CPU limit, while that of the device is longer."""
     (found, rank), _ = distributed_run(
@@ -104,7 +106,7 @@ def test_the_cpu_limit_ends_every_wait_on_the_cpu(
         init_process_group=False,
         timeout=DEADLINE,
     )
-    calls = calls_under(CPU_LIMIT)
+    calls = supported_calls(capabilities, CPU_LIMIT)
     *of_calls, (_, creation) = found
     assert_ended_in_time(calls, of_calls)
     assert_named(calls, of_calls, rank)
@@ -124,9 +126,9 @@ def test_the_device_limit_ends_every_wait_on_the_device(  # noqa: PLR0917 - fixt
     split_group: bool,
 ) -> None:
     """Operations on the device end at the device limit, in an error or with the process, as is declared."""
-    calls = calls_under(DEVICE_LIMIT)
+    calls = supported_calls(capabilities, DEVICE_LIMIT)
     if capabilities.device_failures == "abort":
-        assert_processes_end_in_time(outcomes_run, implementation, tmp_path, split_group)
+        assert_processes_end_in_time(calls, outcomes_run, implementation, tmp_path, split_group)
         return
     (found, rank), _ = distributed_run(
         wait_for_a_peer,
@@ -152,7 +154,7 @@ def wait_until_the_end(
     meeting.gather("loaded", everyone)
     settings = replace(init_settings(f"file://{folder}/world"), split_group=split_group)
     world.init(limited(settings, DEVICE_LIMIT))
-    calls = {call.name: call for call in calls_under(DEVICE_LIMIT)}
+    calls = {name: call_named(name) for name in names}
     groups = [world.coordinator([everyone], name="group") for _ in names]
     for number, (name, group) in enumerate(zip(names, groups, strict=True)):
         peer = 1 - number
@@ -166,9 +168,12 @@ def wait_until_the_end(
 
 
 def assert_processes_end_in_time(
-    outcomes_run: OutcomesRun, implementation: ImplementationSpec, folder: Path, split_group: bool
+    calls: tuple[BlockingCall, ...],
+    outcomes_run: OutcomesRun,
+    implementation: ImplementationSpec,
+    folder: Path,
+    split_group: bool,
 ) -> None:
-    calls = calls_under(DEVICE_LIMIT)
     problems = []
     for first in range(0, len(calls), 2):
         pair = (calls[first], calls[(first + 1) % len(calls)])

@@ -21,11 +21,15 @@ from pytest_vdist import (
     process_group_timeout,
 )
 
-DEVICE_SECONDS, CPU_SECONDS = 77.5, 33.25
 CPU = torch.device("cpu")
 
 Found = dict[str, tuple[float | None, float | None]]
 """By name of a group: the limits of its device group and of its CPU group, in seconds."""
+
+
+def limits_for(capabilities: Capabilities) -> tuple[float, float]:
+    """Return limits of device and CPU, with fractions of a second unless these are declared unsupported."""
+    return (77.5, 33.25) if capabilities.supports("process_group_fractions") else (77.0, 33.0)
 
 
 def limits_of(group: Any) -> tuple[float | None, float | None]:
@@ -116,17 +120,18 @@ def test_every_group_has_the_limits_of_the_world(  # noqa: PLR0917 - fixtures
     split_group: bool,
 ) -> None:
     """Subgroups of any ranks, siblings and groups made again have the limits that the world was made with."""
+    limits = limits_for(capabilities)
     results = distributed_run(
         read_limits,
         implementation,
         split_group,
-        (DEVICE_SECONDS, CPU_SECONDS),
+        limits,
         f"file://{tmp_path}/world",
         world_size=world_size,
         init_process_group=False,
     )
     for rank, (found, _) in enumerate(found_in(results, capabilities)):
-        assert found == dict.fromkeys(found, (DEVICE_SECONDS, CPU_SECONDS)), f"rank {rank}"
+        assert found == dict.fromkeys(found, limits), f"rank {rank}"
         assert len(found) > len(partitions(world_size))
 
 
@@ -146,9 +151,10 @@ def test_without_a_limit_the_backends_own_holds(  # noqa: PLR0917 - fixtures
     """Where a limit is not set, groups have the one that torch gives them by itself."""
     for variable in ("VDIST_DISTRIBUTED_TIMEOUT_SECONDS", "VDIST_CPU_DISTRIBUTED_TIMEOUT_SECONDS"):
         monkeypatch.delenv(variable, raising=False)
+    device_seconds, cpu_seconds = limits_for(capabilities)
     limits = (
-        DEVICE_SECONDS if given == "device only" else None,
-        CPU_SECONDS if given == "CPU only" else None,
+        device_seconds if given == "device only" else None,
+        cpu_seconds if given == "CPU only" else None,
     )
     results = distributed_run(
         read_limits,
