@@ -22,9 +22,9 @@ import hypothesis
 from pytest_vdist.backends.registry import availability, find_backend
 from pytest_vdist.implementations.spec import ImplementationSpec
 from pytest_vdist.program_run import ProgramFailedError, ProgramRun, search
-from pytest_vdist.programs.drawing import Scope
 from pytest_vdist.programs.explanation import describe
 from pytest_vdist.programs.model import Program
+from pytest_vdist.programs.scope import Scope
 from pytest_vdist.programs.script import Setting
 from pytest_vdist.ranks.messages import WorldSpec
 from pytest_vdist.ranks.pool import RankPool

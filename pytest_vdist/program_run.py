@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import hypothesis
 
 from pytest_vdist.programs.compiled import execute_compiled
-from pytest_vdist.programs.drawing import Scope
 from pytest_vdist.programs.explanation import describe, headline
 from pytest_vdist.programs.interpreter import execute
 from pytest_vdist.programs.judgement import divergence_of
 from pytest_vdist.programs.model import Program
 from pytest_vdist.programs.reduction import reduced
+from pytest_vdist.programs.scope import Scope
 from pytest_vdist.programs.script import Setting, script_of
 from pytest_vdist.ranks.compilation import compiled, forget_compiled_functions
 from pytest_vdist.ranks.failures import DistributedRunError

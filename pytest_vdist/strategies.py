@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from pytest_vdist.judge.buffers import LAYOUTS, fit_values, guard, layout_fits
 from pytest_vdist.judge.inputs import exact_sum_input, movement_input
-from pytest_vdist.programs.drawing import CALL_BYTES, OBJECTS, SHAPES, Scope, program_from
+from pytest_vdist.programs.drawing import CALL_BYTES, program_from
 from pytest_vdist.programs.model import Partition, Program
+from pytest_vdist.programs.scope import OBJECTS, SHAPES, Scope
 
 __all__ = ["Scope", "partitions", "programs", "python_objects", "tensor_dicts", "tensors"]
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_vdist.program_run import search
-from pytest_vdist.programs.drawing import Scope
 from pytest_vdist.programs.explanation import describe, headline
 from pytest_vdist.programs.forms import InvalidProgramError, forms_of
 from pytest_vdist.programs.judgement import Divergence, divergence_of
@@ -26,6 +25,7 @@ from pytest_vdist.programs.records import (
     seen_value,
 )
 from pytest_vdist.programs.reduction import part, reduced
+from pytest_vdist.programs.scope import Scope
 from pytest_vdist.strategies import partitions, programs, python_objects, tensor_dicts, tensors
 
 WORLD = Groups(((0, 1),))
