@@ -16,6 +16,7 @@ from pytest_vdist import (
     property_tests,
     repeats,
     run_log,
+    sharding,
     suite_items,
     terminal,
 )
@@ -38,6 +39,7 @@ from pytest_vdist.interface.fixtures import interface_inspection
 from pytest_vdist.modes import backend, compile_mode, split_group, world_size
 from pytest_vdist.mutation import control_run
 from pytest_vdist.nodes import topology
+from pytest_vdist.performance import message_sizes
 from pytest_vdist.process_groups.fixtures import process_group_limits, process_group_run
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "distributed_run",
     "implementation",
     "interface_inspection",
+    "message_sizes",
     "movement_dtypes",
     "outcomes_run",
     "process_group_limits",
@@ -129,6 +132,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not suite_items.is_xdist_worker(config):
         paths = (item.path for item in items)
         suite_items.refuse_suites_without_backend(options.options_of(config), paths)
+    sharding.keep_shard(config, items)
     nodes.skip_for_want_of_nodes(config, items)
     suite_items.skip_unsupported(options.options_of(config), items)
     property_tests.lift_deadlines(items)

@@ -17,6 +17,8 @@ GIVEN = {
     "seed": ("7", "7"),
     "replay": ("{}", "{}"),
     "interface": ("vllm", "vllm"),
+    "performance": ("full", "full"),
+    "shard": ("1/2", "2/2"),
     "verify": ("2", "2"),
     "control": ("on", "on"),
     "launcher": ("local", "local"),
@@ -27,7 +29,7 @@ GIVEN = {
     "waivers": ("waivers.toml", "waivers.toml"),
 }
 
-
+SHARD = "shard must be I/N, with whole numbers I from 1 to N and N up to 256"
 MANIFEST = 'schema = "vdist-manifest/1"\n[device]\nname = "cpu"\n'
 WAIVERS = """schema = "vdist-waivers/1"
 [[waiver]]
@@ -88,6 +90,8 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
             "--vdist-seed=4294967295",
             '--vdist-replay={"world_size": 2}',
             "--vdist-interface=vllm=a.b:C, x.y:Base=a.b:D",
+            "--vdist-performance=full",
+            "--vdist-shard=2/3",
             "--vdist-launcher=local",
             "--vdist-join-timeout=5",
             "--vdist-certify=out",
@@ -106,6 +110,7 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
     assert (options.effort, options.seed) == ("certify", 2**32 - 1)
     assert options.replay == '{"world_size": 2}'
     assert options.interface == (("vllm", "a.b:C"), ("x.y:Base", "a.b:D"))
+    assert (options.performance, str(options.shard)) == ("full", "2/3")
     assert (options.certify, options.profiles) == ("out", ("core", "numerics"))
     assert (options.manifest, options.waivers) == ("manifest.toml", "waivers.toml")
     assert set(options.sources.values()) == {"command line"}
@@ -176,6 +181,11 @@ def test_split_group_is_0_or_1_in_the_environment(
         ),
         ("--vdist-interface=vllm=a.b", "class must look like vllm=pkg.mod:Class, got 'vllm=a.b'"),
         ("--vdist-interface=vllm,vllm", "interfaces must not repeat, got 'vllm,vllm'"),
+        ("--vdist-performance=all", "performance must be one of quick, full, got 'all'"),
+        ("--vdist-shard=3/2", f"{SHARD}, got '3/2'"),
+        ("--vdist-shard=0/2", f"{SHARD}, got '0/2'"),
+        ("--vdist-shard=2", f"{SHARD}, got '2'"),
+        ("--vdist-shard=1/257", f"{SHARD}, got '1/257'"),
         ("--vdist-seed=-1", "seed must be a whole number from 0 to 4294967295, got '-1'"),
         (
             "--vdist-replay=x.json",

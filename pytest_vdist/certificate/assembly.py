@@ -11,12 +11,15 @@ from pytest_vdist.certificate import output
 from pytest_vdist.certificate.output import OutputError
 from pytest_vdist.certificate.report import folder as names
 from pytest_vdist.certificate.report.html import write_html
+from pytest_vdist.certificate.report.shards import shard_text
 from pytest_vdist.certificate.report.sums import write_sums
 from pytest_vdist.certificate.verdict import Circumstances, judge
 from pytest_vdist.certificate.waivers import Waiver, parse_waivers, state_of
 
 SCHEMA = "vdist-report/1"
 NOT_FINISHED = "the session did not end"
+BANDWIDTH = "vdist.bandwidth"
+"""The property of a test under which it tells what it has measured."""
 _OF_SESSION = (
     *("suite", "started", "implementation", "environment"),
     *("settings", "seeds", "capabilities", "controls"),
@@ -39,19 +42,30 @@ def report_of(
     left_out = {key: list(value) for key, value in session["left_out"].items()}
     if finished is None:
         left_out.setdefault("", []).append(NOT_FINISHED)
+    shard = session.get("shard")
     circumstances = Circumstances(
-        session["profiles"], left_out, session["void"], session["capabilities"].get("contradictions", ())
+        session["profiles"],
+        left_out,
+        session["void"],
+        session["capabilities"].get("contradictions", ()),
+        part=f"{shard_text(shard)}: merge it with the others" if shard else "",
     )
     return {
         "schema": SCHEMA,
         **{key: session[key] for key in _OF_SESSION},
         "finished": finished,
+        "shard": shard,
         "waivers": waiver_entries(waivers, results),
         "profiles": judge(results, circumstances),
         "profiles_not_judged": session["profiles_not_judged"],
-        "bandwidth": session.get("bandwidth", []),
+        "bandwidth": bandwidth_of(results),
         "tests": [dict(result) for result in results],
     }
+
+
+def bandwidth_of(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the tests have measured, in the order of the tests."""
+    return [point for each in results for point in each.get("properties", {}).get(BANDWIDTH, ())]
 
 
 def waiver_entries(waivers: Sequence[Waiver], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -32,12 +32,14 @@ class Circumstances:
     `left_out` says why a profile cannot be complete: axes that were restricted, a session that did not end;
     the key "" stands for every profile. `void` says what makes the whole session worthless: control mutants
     that passed, no proof that the implementation ran. `contradictions` are claims that a probe refuted.
+    `part` says that there are other results elsewhere: nothing is complete, and nothing of theirs is missing.
     """
 
     profiles: Sequence[str]
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     void: Sequence[str] = ()
     contradictions: Sequence[str] = ()
+    part: str = ""
 
 
 def profiles_of(
@@ -98,8 +100,10 @@ def _judge_profile(
     ]
     failed = [id_ for id_, found in by_requirement.items() if BAD & set(found)]
     unsupported = [id_ for id_ in musts if set(by_requirement.get(id_, ())) == {"unsupported"}]
-    missing = [id_ for id_ in musts if id_ not in unsupported and _lacks_a_run(by_requirement.get(id_, ()))]
+    due = [id_ for id_ in musts if id_ in by_requirement] if circumstances.part else musts
+    missing = [id_ for id_ in due if id_ not in unsupported and _lacks_a_run(by_requirement.get(id_, ()))]
     why = [*circumstances.left_out.get("", ()), *circumstances.left_out.get(profile, ())]
+    why += [circumstances.part] if circumstances.part else []
     contradicted = circumstances.contradictions if profile == NUMERICS else ()
     broken = [id_ for id_, found in by_requirement.items() if "error" in found]
     entry = {
@@ -139,9 +143,11 @@ def exit_code(
     pytest_code: int,
     waivers_in_error: bool,
     controls_missed: bool,
+    part: bool = False,
 ) -> int:
     """Return the exit code of a certification; `pytest_code` is the one that pytest itself would end with.
 
+    A `part` is not blamed for what others hold: only for what it should have tested itself.
     A test that fails speaks by the requirements that it checks: one that no MUST depends on does not gate.
     """
     found = {result["outcome"] for result in results}
@@ -155,7 +161,12 @@ def exit_code(
         codes.add(outcomes.FAILED)
     if any(entry["contradicted"] for entry in profiles.values()):
         codes.add(outcomes.CONTRADICTED)
-    if Verdict.INCOMPLETE in verdicts or not found & EXECUTED:
+    if part:
+        codes -= {outcomes.NO_TESTS} if not results else set()
+        incomplete = any(each["missing"] or len(each["incomplete_because"]) > 1 for each in profiles.values())
+    else:
+        incomplete = Verdict.INCOMPLETE in verdicts or not found & EXECUTED
+    if incomplete:
         codes.add(outcomes.INCOMPLETE)
     if waivers_in_error:
         codes.add(outcomes.BAD_WAIVER)

@@ -14,12 +14,15 @@ from pytest_vdist.certificate import assembly, output
 from pytest_vdist.certificate.outcomes import INTERNAL_ERROR
 from pytest_vdist.certificate.output import SESSION, OutputError, ResultsFile
 from pytest_vdist.certificate.report import folder as names
+from pytest_vdist.certificate.report.shards import shard_entry
 from pytest_vdist.certificate.verdict import exit_code
 from pytest_vdist.certificate.waivers import Waiver
 from pytest_vdist.certification import frozen, preparation
+from pytest_vdist.certification.places import Places
 from pytest_vdist.certification.recorder import Recorder, expected_of, note_failure, note_margin
 from pytest_vdist.mutation import control_run
 from pytest_vdist.options import Options
+from pytest_vdist.sharding import of_shard
 
 
 class Certification:
@@ -35,6 +38,8 @@ class Certification:
         self._choice = preparation.Choice((), {}, {})
         self._all: list[pytest.Item] = []
         self._collected: list[pytest.Item] = []
+        self._shard: dict[str, Any] | None = None
+        self._places = Places.of(config)
         self._session: dict[str, Any] | None = None
         self._results: list[dict[str, Any]] = []
         self._file: ResultsFile | None = None
@@ -74,6 +79,10 @@ class Certification:
         frozen.refuse_missing_tests(items)
         self._all = list(items)
         items[:] = [item for item in items if self._choice.wants(expected_of(item))]
+        shard = self._options.shard
+        if shard is not None:
+            self._shard = shard_entry(shard.number, shard.count, [expected_of(item).test for item in items])
+            items[:] = of_shard(items, shard)
         self._collected = list(items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -164,7 +173,7 @@ class Certification:
         output.write_text(
             self.folder / names.MUST_PASS, "".join(f"{each.test}\n" for each in expected.values())
         )
-        command = shlex.join(["pytest", *config.invocation_params.args])
+        command = shlex.join(["pytest", *self._places.shown(config.invocation_params.args)])
         output.write_text(self.folder / names.COMMAND, f"{command}\n")
         output.write_text(self.folder / names.MANIFEST, preparation.manifest_as_used(options))
         observed = observation.observe(
@@ -183,9 +192,10 @@ class Certification:
             manifest.order if manifest else "any",
             manifest.repeatable if manifest else False,
         )
-        self._session = preparation.session_of(
+        session_at_start = preparation.session_of(
             config, options, self._choice, list(expected.values()), (observed, contradicted)
         )
+        self._session = {**self._places.shown(session_at_start), "shard": self._shard}
         output.write_json(self.folder / SESSION, self._session)
         self._file = ResultsFile(self.folder)
         self._recorder = Recorder(options, expected, self._add)
@@ -208,12 +218,16 @@ class Certification:
 
     def _add(self, result: dict[str, Any]) -> None:
         assert self._file is not None
+        result = self._places.shown(result)
         self._results.append(result)
         self._file.add(result)
 
     def _finish(self, code: int) -> int:
         """Write the report, and return the exit code."""
         assert self._session is not None
+        junit_file = self.folder / names.JUNIT
+        if junit_file.is_file():
+            output.write_text(junit_file, self._places.text(junit_file.read_text(encoding="utf-8")))
         lacking = assembly.without_result(self._session, self._results)
         file = ResultsFile(self.folder)
         for result in lacking:
@@ -232,6 +246,7 @@ class Certification:
             pytest_code=code,
             waivers_in_error=any(entry["in_error"] for entry in self._report["waivers"]),
             controls_missed=controls is not None and not controls.convincing,
+            part=self._shard is not None,
         )
 
     def _stop(self, error: OutputError) -> None:

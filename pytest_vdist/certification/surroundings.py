@@ -13,8 +13,10 @@ import pytest
 
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.certificate.requirements import REGISTRY_FILE, registry
+from pytest_vdist.certification.suite_source import suites_digest
+from pytest_vdist.mutation.record import Tree, kill_score, read_record
 from pytest_vdist.options import TABLE, Options
-from pytest_vdist.suite_items import SUITES
+from pytest_vdist.reference_impl.mutants import MUTANTS
 
 _LIBRARIES = ("torch", "pytest", "hypothesis", "numpy", "cloudpickle", "multiprocess", "pytest-vdist")
 # Variables that change how libraries communicate; all others may hold secrets.
@@ -42,17 +44,10 @@ def suite() -> dict[str, Any]:
         "spec_version": registry().spec_version,
         "requirements_digest": hashlib.sha256(REGISTRY_FILE.read_bytes()).hexdigest(),
         "digest": suites_digest(),
-        "kill_score": None,
+        "kill_score": kill_score(
+            read_record(), MUTANTS, Tree(metadata.version("pytest-vdist"), suites_digest())
+        ),
     }
-
-
-def suites_digest() -> str:
-    """Return the SHA-256 over names and contents of all files of the suites: changed suites show."""
-    whole = hashlib.sha256()
-    for path in sorted(SUITES.rglob("*.py")):
-        whole.update(f"{path.relative_to(SUITES).as_posix()}\0".encode())
-        whole.update(hashlib.sha256(path.read_bytes()).digest())
-    return whole.hexdigest()
 
 
 def environment(backend: DeviceBackend) -> dict[str, Any]:
@@ -100,6 +95,8 @@ def _value(name: str, options: Options) -> Any:
     value = getattr(options, name)
     if name == "implementation":
         return value.name
+    if name == "shard":
+        return None if value is None else str(value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -27,8 +27,23 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=10.0, help="deadline in seconds of one run on ranks (default: 10)"
     )
     parser.add_argument("--list", action="store_true", help="only list the mutants")
+    parser.add_argument(
+        "--merge",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="run nothing: put results that --json has written together, each mutant once, CPU before others",
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="write what became of all mutants into the package, for the reports of certifications",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the results as a page")
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the matrix for the documentation"
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write the matrix for the documentation, between the marks of a page",
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_vdist.mutation.results import Fate, Result, idle, score
 
 SCHEMA = "vdist-mutants/1"
+BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 _COLUMNS = ("mutant", "device", "noticed by", "test", "how", "seconds")
 _STYLE = (
     "body{font:14px sans-serif;margin:2em;max-width:100em}table{border-collapse:collapse}"
@@ -26,17 +28,26 @@ class Summary:
     idle: tuple[str, ...]
     unfit: tuple[str, ...]
     seconds: float
+    missing: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, results: Sequence[Result], requirements: Sequence[str], unfit: Sequence[str], seconds: float
+        cls,
+        results: Sequence[Result],
+        requirements: Sequence[str],
+        unfit: Sequence[str],
+        seconds: float,
+        missing: Sequence[str] = (),
     ) -> Summary:
-        """Summarise; `requirements` are those that should notice something, `unfit` the mutants left out."""
-        return cls(tuple(results), tuple(idle(results, requirements)), tuple(unfit), seconds)
+        """Summarise; `requirements` are those that should notice something, `unfit` the mutants left out.
+
+        Mutants that are `missing` should have a result and have none: they count as not killed.
+        """
+        return cls(tuple(results), tuple(idle(results, requirements)), tuple(unfit), seconds, tuple(missing))
 
     @property
     def score(self) -> float:
-        return score(self.results)
+        return score(self.results) * len(self.results) / (len(self.results) + len(self.missing))
 
     @property
     def open(self) -> list[Result]:
@@ -45,7 +56,8 @@ class Summary:
 
     def headline(self) -> str:
         killed = len(self.results) - len(self.open)
-        return f"{killed} of {len(self.results)} mutants killed, score {100 * self.score:.1f} %"
+        known = len(self.results) + len(self.missing)
+        return f"{killed} of {known} mutants killed, score {100 * self.score:.1f} %"
 
 
 def row_of(result: Result) -> tuple[str, ...]:
@@ -77,6 +89,8 @@ def findings(summary: Summary) -> list[str]:
         said = f" in {result.kill.test}: {result.kill.message}" if result.kill else ""
         lines.append(f"{result.mutant} on {result.backend} {_verb(result.fate)}{said}")
         lines.append(f"    should be noticed by the tests of {', '.join(result.expected)}")
+    if summary.missing:
+        lines.append(f"not run: {', '.join(summary.missing)}")
     if summary.idle:
         lines.append(f"requirements that noticed no mutant: {', '.join(summary.idle)}")
     if summary.unfit:
@@ -88,10 +102,11 @@ def _verb(fate: Fate) -> str:
     return str(fate) if fate is Fate.SURVIVED else f"was {fate}"
 
 
-def json_text(summary: Summary) -> str:
-    """Return the summary as JSON with sorted keys."""
+def json_text(summary: Summary, about: Mapping[str, Any] | None = None) -> str:
+    """Return the summary as JSON with sorted keys; `about` says what ran, and when."""
     data = {
         "schema": SCHEMA,
+        **(about or {}),
         "score": summary.score,
         "seconds": round(summary.seconds, 1),
         "results": [result.to_json() for result in summary.results],
@@ -126,6 +141,8 @@ def markdown_text(summary: Summary, summary_of: Callable[[str], str]) -> str:
     for result in summary.results:
         by_defect.setdefault(result.defect, []).append(result)
     lines = [f"{summary.headline()}."]
+    if summary.missing:
+        lines += ["", f"Not run: {', '.join(f'`{name}`' for name in summary.missing)}."]
     for defect, results in by_defect.items():
         lines += ["", f"### {defect.capitalize()}", "", "| mutant | device | noticed by | how |"]
         lines.append("|---|---|---|---|")
@@ -133,3 +150,10 @@ def markdown_text(summary: Summary, summary_of: Callable[[str], str]) -> str:
             name, device, noticed, _, how, _ = row_of(result)
             lines.append(f"| `{name}`: {summary_of(name)} | {device} | {noticed} | {how} |")
     return "\n".join(lines) + "\n"
+
+
+def in_page(page: str, matrix: str) -> str:
+    """Return a page with the matrix between its marks; the matrix alone if the page has no marks."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{matrix}\n{END}{after}" if begin and end else matrix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -18,6 +19,19 @@ MAX_REPEATS = 10_000
 EFFORTS = {"smoke": 60, "default": 500, "certify": 10_000}
 """Random programs for each world size."""
 LARGEST_SEED = 2**32 - 1
+PERFORMANCE = ("quick", "full")
+MAX_SHARDS = 256
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of the tests; numbers begin at 1."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 class BadValueError(ValueError):
@@ -86,6 +100,23 @@ def times(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_REPEATS):
         raise BadValueError(f"number of runs must be a whole number from 1 to {MAX_REPEATS}", text)
     return int(text)
+
+
+def performance(text: str) -> str:
+    if text not in PERFORMANCE:
+        raise BadValueError(f"performance must be one of {', '.join(PERFORMANCE)}", text)
+    return text
+
+
+def shard(text: str) -> Shard:
+    number, _, count = text.partition("/")
+    if not all(part.isascii() and part.isdecimal() for part in (number, count)) or not (
+        1 <= int(number) <= int(count) <= MAX_SHARDS
+    ):
+        raise BadValueError(
+            f"shard must be I/N, with whole numbers I from 1 to N and N up to {MAX_SHARDS}", text
+        )
+    return Shard(int(number), int(count))
 
 
 def switch(text: str) -> bool:

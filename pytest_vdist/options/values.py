@@ -10,6 +10,7 @@ import pytest
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.registry import availability
 from pytest_vdist.implementations.spec import ImplementationSpec
+from pytest_vdist.options.parsers import Shard
 from pytest_vdist.options.row import DEFAULT, origin
 
 
@@ -38,6 +39,8 @@ class Options:
     effort: str
     seed: int
     replay: str | None
+    performance: str
+    shard: Shard | None
     interface: tuple[tuple[str, str], ...] | None
     certify: str | None
     profiles: tuple[str, ...] | None

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,23 @@ import yaml
 
 from pytest_vdist import cli
 from pytest_vdist.certificate.report.folder import read_report
+from pytest_vdist.certificate.report.jobs import jobs
+from pytest_vdist.certificate.report.shards import shard_entry
+from pytest_vdist.options.parsers import shard
 from tests.certificate.sample_reports import conformant_results, write_folder
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "templates" / "ci"
+
+# Of the releases v3, which is being published, v2 without a certificate, and v1, which has one.
+GH = """#!/bin/sh
+echo "$@" >> {folder}/gh.log
+case "$1 $2 $3" in
+"release list "*) echo v3; echo v2; echo v1 ;;
+"release download v1") cp {folder}/old.zip "$5" ;;
+"release upload v3") test -s "$4" ;;
+*) exit 1 ;;
+esac
+"""
 
 
 def load(name: str) -> Any:
@@ -25,12 +40,13 @@ def load(name: str) -> Any:
 
 
 def run_lines(lines: str, folder: Path, **variables: str) -> None:
-    """Run lines of a template with the `vdist` of this environment, and a `gh` that finds no release."""
+    """Run lines of a template with the `vdist` of this environment, and a `gh` that has two releases."""
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     code = "import sys; from pytest_vdist.cli import main; sys.exit(main())"
     (tools / "vdist").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{code}' \"$@\"\n")
-    (tools / "gh").write_text("#!/bin/sh\nexit 1\n")  # there is no earlier release
+    (tools / "gh").write_text(GH.format(folder=folder))
+    (tools / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     for tool in tools.iterdir():
         tool.chmod(0o755)
     subprocess.run(
@@ -43,9 +59,11 @@ def run_lines(lines: str, folder: Path, **variables: str) -> None:
 
 
 def parts(folder: Path) -> None:
-    """Write what two jobs of a device leave."""
+    """Write what three jobs of a device leave, two of them shards."""
     tests = conformant_results()
-    write_folder(folder / "core", tests)
+    names = [each["test"] for each in tests]
+    for number in (1, 2):
+        write_folder(folder / f"core-{number}", tests[number - 1 :: 2], shard=shard_entry(number, 2, names))
     write_folder(folder / "numerics", tests)
 
 
@@ -59,23 +77,42 @@ def test_the_plan_of_github_is_a_matrix_of_certifications(tmp_path: Path) -> Non
     (plan,) = steps(workflow["jobs"]["plan"])
     run_lines(plan, tmp_path, GITHUB_OUTPUT=str(output), **workflow["env"])
     said = dict(line.split("=", 1) for line in output.read_text().splitlines())
-    jobs = json.loads(said["jobs"])["include"]
+    planned = json.loads(said["jobs"])["include"]
     assert json.loads(said["backends"]) == ["cpu", "cuda"]
-    assert [job["name"] for job in jobs][:5] == [
-        "cpu-core",
-        "cpu-numerics",
-        "cpu-split",
-        "cpu-compile",
-        "cuda-core",
-    ]
-    assert all(job["arguments"].startswith(f"--vdist-backend={job['backend']} ") for job in jobs)
+    assert [job["name"] for job in planned][:3] == ["cpu-core-1of2", "cpu-core-2of2", "cpu-numerics-1of2"]
+    assert len(planned) == len({job["name"] for job in planned}) == 16
+    assert [job["arguments"].split()[-1] for job in planned] == ["--vdist-shard=1/2", "--vdist-shard=2/2"] * 8
+    assert all(job["arguments"].startswith(f"--vdist-backend={job['backend']} ") for job in planned)
 
 
-def test_github_merges_verifies_and_compares(tmp_path: Path) -> None:
+def test_github_merges_verifies_compares_and_publishes(tmp_path: Path) -> None:
     parts(tmp_path / "parts")
+    old = write_folder(tmp_path / "old", conformant_results(), started="2026-11-01T12:00:00Z")
+    with zipfile.ZipFile(tmp_path / "old.zip", "w") as archive:
+        for path in old.iterdir():
+            archive.write(path, path.name)
+    summary = tmp_path / "summary"
     for lines in steps(load("github-actions.yml")["jobs"]["judge"]):
-        run_lines(lines, tmp_path, BACKEND="cpu", GITHUB_STEP_SUMMARY=str(tmp_path / "summary"))
+        run_lines(lines, tmp_path, BACKEND="cpu", TAG="v3", GITHUB_STEP_SUMMARY=str(summary))
     assert read_report(tmp_path / "certificate")["profiles"]["core"]["verdict"] == "conformant"
+    assert read_report(tmp_path / "baseline")["started"] == "2026-11-01T12:00:00Z"
+    assert summary.read_text() == "no differences\n"
+    published = zipfile.ZipFile(tmp_path / "certificate-cpu.zip")
+    assert published.read("report.html") == (tmp_path / "certificate" / "report.html").read_bytes()
+    asked = [line.split()[:3] for line in (tmp_path / "gh.log").read_text().splitlines()]
+    assert [" ".join(words[1:]) for words in asked] == [
+        "list --exclude-drafts",
+        "download v2",
+        "download v1",
+        "upload v3",
+    ]
+
+
+def test_the_jobs_of_gitlab_are_shards_that_make_up_a_whole() -> None:
+    (matrix,) = load("gitlab-ci.yml")["certify"]["parallel"]["matrix"]
+    found = [shard(text) for text in matrix["SHARD"]]
+    assert [each.number for each in found] == list(range(1, found[0].count + 1))
+    assert {each.count for each in found} == {len(found)}
 
 
 def test_gitlab_merges_verifies_and_compares(tmp_path: Path) -> None:
@@ -91,11 +128,14 @@ def test_gitlab_merges_verifies_and_compares(tmp_path: Path) -> None:
 def test_the_line_that_certifies_has_options_that_exist(job: str, pytester: pytest.Pytester) -> None:
     if job == "github":
         (line,) = steps(load("github-actions.yml")["jobs"]["certify"])
-        arguments = "--vdist-backend=cpu --vdist-split-group=both --vdist-compile=all --vdist-profile=core"
+        (planned, *_) = jobs("cpu", "both", "all", "core", shards=2)
+        arguments = planned["arguments"]
         line = line.replace("${{ matrix.arguments }}", arguments)
     else:
         (line,) = load("gitlab-ci.yml")["certify"]["script"]
-        line = line.replace("$BACKEND", "cpu").replace("$PROFILE", "core")
+        line = line.replace("$BACKEND", "cpu").replace("$PROFILE-${SHARD%/*}", "core-1")
+        line = line.replace("$PROFILE", "core").replace("$SHARD", "1/2")
+        assert "$" not in line
     words = line.split()
     assert words[0] == "pytest"
     result = pytester.runpytest_subprocess("-k", "nothing", *words[1:])
@@ -121,6 +161,7 @@ def test_jobs_are_the_product_of_the_modes(capsys: pytest.CaptureFixture[str]) -
         ("--split-group=maybe", "--split-group must be off, on or both, got 'maybe'"),
         ("--compile=eager,jit", "--compile must hold names among eager"),
         ("--backend=cpu,cpu", "--backend must not repeat, got 'cpu,cpu'"),
+        ("--shards=0", "--shards must be a whole number from 1 to 256, got 0"),
         ("--profile=cor", "--profile must hold names among core"),
     ],
 )

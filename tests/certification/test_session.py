@@ -133,7 +133,7 @@ def test_a_certification_ends_in_a_verdict_and_a_folder_that_holds_what_it_rests
     pytester: pytest.Pytester, certify: Any
 ) -> None:
     (pytester.path / "w.toml").write_text(WAIVERS)
-    result = certify(FAILING, "--vdist-waivers=w.toml")
+    result = certify(FAILING, f"--vdist-waivers={pytester.path / 'w.toml'}")
     result.stdout.fnmatch_lines(
         ["vdist: core: conformant with waivers (3 passed, 1 waived)", "control mutants: 3 of 3 noticed"]
     )
@@ -161,9 +161,39 @@ def test_a_certification_ends_in_a_verdict_and_a_folder_that_holds_what_it_rests
     assert must_pass == [each["test"] for each in report["tests"]]
     assert len(ET.parse(folder / "junit.xml").findall(".//testcase")) == 4
     assert (folder / "waivers.toml").read_text() == WAIVERS
+    written = [path.read_text() for path in folder.iterdir()]
+    for private in (pytester.path, sys.prefix, Path.home()):
+        assert not [text for text in written if str(private) in text], private
+    assert (folder / "command.txt").read_text().endswith(" -q --vdist-waivers=w.toml\n")
+    assert "suites/few/test_few.py:40: RanksFailedError" in waived["failure"]["text"]
     again = certify(FAILING)
     assert again.ret == pytest.ExitCode.USAGE_ERROR
     again.stderr.fnmatch_lines(["ERROR: the folder out must be empty, it holds *"])
+
+
+def test_shards_are_certified_apart_and_merged_into_the_verdict(
+    pytester: pytest.Pytester, certify: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2, 3):
+        result = certify("", f"--vdist-shard={number}/3", f"--vdist-certify=part{number}")
+        assert result.ret == 0, result.stdout.str()
+        result.stdout.fnmatch_lines(["vdist: core: incomplete (1 passed)", "control mutants: 3 of 3 noticed"])
+    parts = [str(pytester.path / f"part{number}") for number in (1, 2, 3)]
+    shards = [report_in(Path(part))["shard"] for part in parts]
+    assert [(shard["number"], shard["count"], shard["tests"]) for shard in shards] == [
+        (1, 3, 3),
+        (2, 3, 3),
+        (3, 3, 3),
+    ]
+    assert cli.main(["merge", str(pytester.path / "out"), *parts[:2]]) == 4
+    assert "shard 3 of 3 is missing" in capsys.readouterr().err
+    assert cli.main(["merge", str(pytester.path / "out"), *parts]) == 0
+    report = report_in(pytester.path / "out")
+    assert report["shard"] is None
+    assert [each["outcome"] for each in report["tests"]] == ["passed"] * 3
+    failing = certify(FAILING, "--vdist-shard=4/4", "--vdist-certify=wrong")
+    assert failing.ret == 1
+    failing.stdout.fnmatch_lines(["vdist: core: non conformant (1 failed)"])
 
 
 def test_a_killed_session_loses_nothing_and_its_report_is_incomplete(

@@ -43,6 +43,7 @@ def declare(commands: Any) -> None:
     matrix.add_argument(
         "--profile", metavar="NAME[,NAME]", help="a job for each profile, instead of each mode"
     )
+    matrix.add_argument("--shards", type=int, default=1, metavar="N", help="N jobs in place of each")
     matrix.set_defaults(run=_guarded(_matrix))
 
 
@@ -107,6 +108,6 @@ def _merge(parsed: argparse.Namespace) -> int:
 def _matrix(parsed: argparse.Namespace) -> int:
     from pytest_vdist.certificate.report.jobs import jobs  # noqa: PLC0415
 
-    include = jobs(parsed.backend, parsed.split_group, parsed.compile, parsed.profile)
+    include = jobs(parsed.backend, parsed.split_group, parsed.compile, parsed.profile, parsed.shards)
     print(json.dumps({"include": include}))  # noqa: T201
     return 0

@@ -14,10 +14,11 @@ from pytest_vdist.certificate.output import SESSION
 from pytest_vdist.certificate.report import folder as names
 from pytest_vdist.certificate.report.folder import Report, ReportError
 from pytest_vdist.certificate.report.schema import schema_problems
+from pytest_vdist.certificate.report.shards import require_whole
 from pytest_vdist.certificate.report.sums import sums_problems
 
 _WORSE = {outcome.value: place for place, outcome in enumerate(Outcome)}
-_EQUAL = ("suite.version", "suite.spec_version", "suite.requirements_digest")
+_EQUAL = ("suite.version", "suite.spec_version", "suite.requirements_digest", "suite.digest")
 _DEVICE = ("implementation.name", "implementation.backend", "environment.torch", "capabilities.declared")
 
 
@@ -25,7 +26,8 @@ def merge(out: Path, folders: Sequence[Path]) -> Report:
     """Write one folder out of several and return its report; the verdict is judged anew.
 
     A test that several have counts with its worst outcome. A profile is complete if it is in one of them.
-    Raises ReportError for folders that are changed or of different suites, devices, manifests or waivers.
+    Raises ReportError for folders that are changed or of different suites, devices, manifests or waivers, and
+    for shards that do not make up a whole.
     """
     if len(folders) < 2:
         raise ReportError(f"at least two folders are merged, got {len(folders)}")
@@ -36,7 +38,9 @@ def merge(out: Path, folders: Sequence[Path]) -> Report:
     for name in (names.MANIFEST, names.WAIVERS):
         texts = [_text(folder / name) for folder in folders]
         _require_equal(name, texts, folders)
-    session = merged_session([_session(folder) for folder in folders])
+    sessions = [_session(folder) for folder in folders]
+    require_whole(folders, sessions)
+    session = merged_session(sessions)
     results = merged_results([report["tests"] for report in reports])
     finished = (
         None
@@ -88,7 +92,7 @@ def merged_session(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "profiles_not_judged": {name: why for name, why in not_judged.items() if name not in profiles},
         "left_out": _left_out(sessions, profiles),
         "void": _union(each["void"] for each in sessions),
-        "bandwidth": [point for each in sessions for point in each.get("bandwidth", ())],
+        "shard": None,
         "expected": {test: entry for each in sessions for test, entry in each["expected"].items()},
     }
 

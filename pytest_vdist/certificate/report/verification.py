@@ -18,6 +18,7 @@ from pytest_vdist.certificate.report import signing
 from pytest_vdist.certificate.report.folder import Report, ReportError
 from pytest_vdist.certificate.report.html import html_text
 from pytest_vdist.certificate.report.schema import schema_problems
+from pytest_vdist.certificate.report.shards import shard_text
 from pytest_vdist.certificate.report.sums import sums_problems
 from pytest_vdist.certificate.tables import FileError
 
@@ -53,6 +54,8 @@ def _of_verdicts(report: Report) -> tuple[int, list[str]]:
     told = [f"profile {name}: {verdict.replace('_', ' ')}" for name, verdict in verdicts.items()]
     if any(verdict in {"non_conformant", "error"} for verdict in verdicts.values()):
         return FAILED, told
+    if report.get("shard"):
+        told.append(f"a part only, {shard_text(report['shard'])}: `vdist merge` joins it with the others")
     if not verdicts or any(verdict not in _PASSING for verdict in verdicts.values()):
         return INCOMPLETE, [*told, *([] if verdicts else ["no profile was judged"])]
     return OK, told

@@ -1,0 +1,41 @@
+"""Which messages the chapter `performance` measures: few and short ones, unless it is asked for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from pytest_vdist.options import options_of
+
+QUICK = (8, 65536)
+FULL = tuple(8 * 8**power for power in range(10))
+"""8 B to 1 GiB, as nccl-tests measure."""
+_LARGEST_ON_SHARED_DEVICE = 16 * 1024 * 1024
+_BYTES_A_ROUND = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Message:
+    """A size in bytes, and how many calls in a row are timed."""
+
+    size: int
+    calls: int
+
+
+def messages(*, full: bool, shared_device: bool) -> list[Message]:
+    """Return what to measure; ranks that share a device, and its memory, get no more than 16 MiB."""
+    most = 50 if full else 5
+    return [
+        Message(size, max(2, min(most, _BYTES_A_ROUND // size)))
+        for size in (FULL if full else QUICK)
+        if not (shared_device and size > _LARGEST_ON_SHARED_DEVICE)
+    ]
+
+
+@pytest.fixture
+def message_sizes(request: pytest.FixtureRequest, backend: str) -> list[Message]:
+    """Return the messages that --vdist-performance asks for, shortest first."""
+    options = options_of(request.config)
+    device = options.backend_named(backend)
+    return messages(full=options.performance == "full", shared_device=device.shares_device)

@@ -1,0 +1,45 @@
+"""The chapter `performance`: what it measures, and that fast and wrong is wrong."""
+
+from __future__ import annotations
+
+import ast
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from pytest_vdist.performance import Message, messages
+
+pytestmark = pytest.mark.usefixtures("plain_sessions")
+CHAPTER = ("--pyargs", "pytest_vdist.suites.performance", "--vdist-backend=cpu", "--vdist-world-sizes=2,3")
+
+
+def test_all_sizes_are_those_of_nccl_tests_as_far_as_memory_is_a_ranks_own() -> None:
+    sizes = [each.size for each in messages(full=True, shared_device=False)]
+    assert (sizes[0], sizes[-1], len(sizes)) == (8, 1 << 30, 10)
+    assert [each.size for each in messages(full=True, shared_device=True)] == sizes[:8]
+    assert messages(full=False, shared_device=True) == [Message(8, 5), Message(65536, 5)]
+
+
+def test_rows_say_what_nccl_tests_would_say(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess(*CHAPTER, "--junitxml=j.xml", "-rP", "-k", "all_reduce or gather")
+    result.assert_outcomes(passed=4, deselected=4)
+    result.stdout.fnmatch_lines(["collective all_reduce, bytes 12, ranks 3, latency_us *, busbw *"])
+    found = ET.parse(pytester.path / "j.xml").iterfind(".//property[@name='vdist.bandwidth']")
+    rows = [row for each in found for row in ast.literal_eval(each.attrib["value"])]
+    assert {(row["collective"], row["ranks"]) for row in rows} == {
+        (name, ranks) for name in ("all_reduce", "all_gather") for ranks in (2, 3)
+    }
+    factors = {("all_reduce", 2): 1.0, ("all_reduce", 3): 4 / 3}
+    factors |= {("all_gather", 2): 1 / 2, ("all_gather", 3): 2 / 3}
+    for row in rows:
+        assert row["bytes"] in {8, 12, 65536, 65532}
+        assert row["latency_us"] > 0 < row["bare_latency_us"]
+        assert row["algbw"] == pytest.approx(row["bytes"] / row["latency_us"] / 1e3, rel=1e-3)
+        assert row["busbw"] == pytest.approx(row["algbw"] * factors[row["collective"], row["ranks"]])
+
+
+def test_a_wrong_result_fails_however_fast_it_is(pytester: pytest.Pytester) -> None:
+    wrong = "--vdist-impl=pytest_vdist.mutation.implementations:sum_is_zero"
+    result = pytester.runpytest_subprocess(*CHAPTER, wrong, "-k", "2 and all_reduce")
+    result.assert_outcomes(failed=1, deselected=7)
+    result.stdout.fnmatch_lines(["*AssertionError: all_reduce of 2 elements by the coordinator: index (*"])
