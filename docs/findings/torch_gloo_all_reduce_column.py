@@ -1,5 +1,7 @@
 """Gloo's all_reduce of a column of a matrix changes the other columns, and the sums are wrong.
 
+Class: defect
+
 Run: torchrun --nproc-per-node=2 torch_gloo_all_reduce_column.py
 """
 

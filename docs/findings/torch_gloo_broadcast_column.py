@@ -1,5 +1,7 @@
 """Gloo's broadcast into a column of a matrix changes the other columns.
 
+Class: defect
+
 Run: torchrun --nproc-per-node=2 torch_gloo_broadcast_column.py
 """
 

@@ -1,5 +1,7 @@
 """Gloo's all_gather of float32 on one rank and int32 on the other reads bytes as what they are not.
 
+Class: undocumented limit
+
 Run: torchrun --nproc-per-node=2 torch_gloo_dtype_differs.py
 """
 

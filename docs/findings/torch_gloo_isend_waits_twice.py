@@ -1,5 +1,7 @@
 """A second wait() on gloo's isend does not return.
 
+Class: disagreement with the specification
+
 Run: torchrun --nproc-per-node=2 torch_gloo_isend_waits_twice.py
 """
 

@@ -250,10 +250,12 @@ def _device(settings: InitSettings) -> torch.device:
 
 
 def _default_backend(settings: InitSettings) -> str:
+    """Return what is named, else the device's own for that alone, and what splitting needs beside it."""
+    if settings.backend is not None and not settings.split_group:
+        return settings.backend
     own = settings.backend or dist.get_default_backend_for_device(settings.device_type)
-    if not settings.split_group or settings.device_type == "cpu":
-        return own
-    return f"cpu:{_CPU_BACKEND},{settings.device_type}:{own}"
+    beside = f"cpu:{_CPU_BACKEND}," if settings.split_group and settings.device_type != "cpu" else ""
+    return f"{beside}{settings.device_type}:{own}"
 
 
 def _limit(seconds: float | None) -> timedelta | None:

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_vdist import Coordinator, DistributedRun, ImplementationSpec, current_rank, init_settings
+from pytest_vdist import (
+    Capabilities,
+    Coordinator,
+    DistributedRun,
+    ImplementationSpec,
+    current_rank,
+    init_settings,
+)
 
 Groups = list[list[int]]
 ROUNDS = 6
@@ -177,9 +184,15 @@ def test_one_half_works_while_the_other_does_not(
 @pytest.mark.vdist_world_size(min=2)
 @pytest.mark.vdist_requirement("VD-GRP-009")
 def test_messages_of_two_groups_over_the_same_ranks_keep_apart(
-    distributed_run: DistributedRun, implementation: ImplementationSpec, tmp_path: Path, world_size: int
+    distributed_run: DistributedRun,
+    implementation: ImplementationSpec,
+    capabilities: Capabilities,
+    tmp_path: Path,
+    world_size: int,
 ) -> None:
     """Of two messages in flight from one rank, the receiver takes that of the second group first."""
+    if not capabilities.supports("isend_object"):
+        pytest.skip(f"unsupported: isend_object: {capabilities.unsupported['isend_object']}")
     ranks = list(range(world_size))
 
     def body(init_method: str) -> list[Any]:
