@@ -55,6 +55,7 @@ _CLAIMS = {
     "reduction_dtypes": some_of(*DTYPES),
     "movement_dtypes": some_of(*DTYPES),
     "device_failures": one_of("error", "abort"),
+    "in_place": some_of("all_reduce"),
 }
 _NUMERICS = {
     "order": one_of(*ORDERS),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 DEVICE_FAILURES = ("error", "abort")
+IN_PLACE = ("all_reduce",)
 DIFFERENCES = ("shape", "dtype", "operation", "root")
 
 
@@ -34,6 +35,9 @@ class Capabilities:
     declares".
     `device_failures` says how an operation of a device group ends that cannot finish: in an `"error"` that
     the caller can catch, or with the process (`"abort"`), as a watchdog ends it.
+    `in_place` names the operations that write their result into their input and return it, `"all_reduce"`;
+    inputs whose elements share memory, and those of other operations, stay as they are. It holds for eager
+    calls: what an operator writes to its schema says, whatever is declared here.
     `unchecked_calls` maps a difference between the calls of ranks that nobody notices (`"shape"`, `"dtype"`,
     `"operation"`, `"root"`) to the reason; other differences end in an error, within the limit.
     `preload` names modules that are imported once for all ranks, in the process from which they are forked:
@@ -47,6 +51,7 @@ class Capabilities:
     reduction_dtypes: tuple[str, ...] | None = None
     movement_dtypes: tuple[str, ...] | None = None
     device_failures: str = "error"
+    in_place: tuple[str, ...] = ()
     unchecked_calls: Mapping[str, str] = field(default_factory=dict)
     preload: tuple[str, ...] = ()
 
@@ -55,6 +60,9 @@ class Capabilities:
             raise ValueError(
                 f"device_failures must be one of {', '.join(DEVICE_FAILURES)}, got {self.device_failures!r}"
             )
+        others = [name for name in self.in_place if name not in IN_PLACE]
+        if others:
+            raise ValueError(f"in_place names operations out of {', '.join(IN_PLACE)}, got {others[0]!r}")
         unknown = [name for name in self.unchecked_calls if name not in DIFFERENCES]
         if unknown:
             raise ValueError(

@@ -49,6 +49,10 @@ class TorchDistributed:
             unchecked_calls=unchecked_calls(device_type),
         )
 
+    def coordinator_class(self, device_type: str) -> type:  # noqa: ARG002 - one for all devices
+        """Name the class that the chapter `interface` looks at."""
+        return TorchGroup
+
     def init(self, settings: InitSettings) -> None:
         """Make the default process group, unless there is one. Raises what `init_process_group` raises."""
         if settings.split_group:

@@ -140,6 +140,7 @@ def _value_findings(mismatch: Mismatch | None) -> list[str]:
 
 def _memory_findings(observation: Observation, in_place: bool, may_alias: bool) -> list[str]:
     findings = []
+    in_place = in_place or observation.in_place
     if not observation.canaries_intact:
         findings.append("memory outside the input tensor was written")
     if not in_place and not observation.input_intact:

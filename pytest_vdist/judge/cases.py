@@ -24,7 +24,11 @@ _RAGGED = frozenset({"all_gatherv"})
 
 
 class Group(Protocol):
-    """What a case needs of a coordinator, besides the operation itself."""
+    """What a case needs of a coordinator, besides the operation itself.
+
+    One that stands before a coordinator which works in place, and copies inputs for it, has that as
+    `in_place_coordinator`, and the names of these operations as `in_place`.
+    """
 
     rank: int
     rank_in_group: int
@@ -116,7 +120,8 @@ class Case:
 def perform(group: Group, case: Case) -> Observation:
     """Make this rank's call, in a rank. An exception gets the case as a note."""
     guarded = _guarded_input(group, case)
-    return observe(_call(group, case, guarded.tensor), [guarded])
+    in_place = _is_declared_in_place(group, case, guarded.tensor)
+    return observe(_call(group, case, guarded.tensor), [guarded], in_place=in_place)
 
 
 def perform_all(group: Group, cases: Sequence[Case]) -> list[Observation]:
@@ -151,7 +156,8 @@ def shared_memory(group: Group, cases: Sequence[Case]) -> list[str]:
         case = calls[number]
         partners = {f"the result of call {i}": results[i] for i in results if i < number}
         partners |= {f"the input of call {i}": inputs[i].tensor for i in range(len(calls))}
-        if case.operation in _IN_PLACE or group.world_size == 1:
+        declared = _is_declared_in_place(group, case, inputs[number].tensor)
+        if case.operation in _IN_PLACE or declared or group.world_size == 1:
             del partners[f"the input of call {number}"]
         found = [f"shares memory with {name}" for name, other in partners.items() if aliases(result, other)]
         if not same_bits(result, copies[number]):
@@ -239,11 +245,18 @@ def _guarded_input(group: Group, case: Case) -> GuardedTensor:
 
 
 def _call(group: Group, case: Case, tensor: torch.Tensor) -> Any:
+    judged = getattr(group, "in_place_coordinator", group)
     try:
-        return getattr(group, case.operation)(tensor, **case.arguments)
+        return getattr(judged, case.operation)(tensor, **case.arguments)
     except Exception as error:
         error.add_note(f"raised by {case}")
         raise
+
+
+def _is_declared_in_place(group: Group, case: Case, tensor: torch.Tensor) -> bool:
+    """Tell whether the operation is declared to write its result into this tensor."""
+    declared = case.operation in getattr(group, "in_place", ())
+    return declared and group.world_size > 1 and 0 not in tensor.stride()
 
 
 def _judge_bounded(

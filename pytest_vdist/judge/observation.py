@@ -16,7 +16,8 @@ class Observation:
     """The output of one rank as a contiguous CPU tensor, with what only that rank can see.
 
     An operation that gave None has None in `value`, `dtype`, `shape` and `device_type`.
-    `input_device_type` is None for an operation without tensor inputs.
+    `input_device_type` is None for an operation without tensor inputs. `in_place` says that the operation is
+    declared to write its result into this input.
     """
 
     value: torch.Tensor | None
@@ -27,9 +28,12 @@ class Observation:
     input_intact: bool
     canaries_intact: bool
     aliases_input: bool
+    in_place: bool = False
 
 
-def observe(output: torch.Tensor | None, inputs: Sequence[GuardedTensor] = ()) -> Observation:
+def observe(
+    output: torch.Tensor | None, inputs: Sequence[GuardedTensor] = (), *, in_place: bool = False
+) -> Observation:
     """Take down what a rank got and in what state its inputs are, after the operation has finished.
 
     Raises TypeError for an output that is neither a tensor nor None.
@@ -45,4 +49,5 @@ def observe(output: torch.Tensor | None, inputs: Sequence[GuardedTensor] = ()) -
         input_intact=all(each.values_intact() for each in inputs),
         canaries_intact=all(each.canaries_intact() for each in inputs),
         aliases_input=output is not None and any(aliases(output, each.tensor) for each in inputs),
+        in_place=in_place,
     )

@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch.distributed as dist
 
 from pytest_vdist.ranks import _compat
 from pytest_vdist.ranks.context import set_group_limits
+from pytest_vdist.ranks.in_place import KeepsInputs
 from pytest_vdist.ranks.messages import Traffic, WorldSpec
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class World:
         self._coordinators: dict[str, Coordinator] = {}
         self._graveyard = _Graveyard()
         self.implementation: Implementation | None = None
+        self._in_place: tuple[str, ...] = ()
 
     def enter(self, spec: WorldSpec, serial: int, master_port: int) -> None:
         """Make sure that the world `serial` stands; replaces another one. Every rank must call it."""
@@ -96,7 +98,8 @@ class World:
         if self.implementation is None:
             message = "this run has no implementation under test; use the fixture coordinator_run"
             raise RuntimeError(message)
-        return self.implementation.coordinator(group_ranks, name=name)
+        made = self.implementation.coordinator(group_ranks, name=name)
+        return cast("Coordinator", KeepsInputs(made, self._in_place)) if self._in_place else made
 
     @property
     def size(self) -> int:
@@ -142,6 +145,7 @@ class World:
 
         assert spec.implementation is not None
         self.implementation = spec.implementation.load()
+        self._in_place = self.implementation.capabilities(spec.device_type).in_place
         self.implementation.init(
             InitSettings(
                 rank=self._rendezvous.rank,

@@ -269,6 +269,18 @@ def one_declared_dtype_is_refused(patch: Patch) -> None:
         return original(self, input_)
 
 
+@mutant(DEFECT, "VD-AR-010")
+def sums_of_transposed_tensors_are_in_place(patch: Patch) -> None:
+    """The sum of a tensor that is dense and not contiguous overwrites it, and another tensor is returned."""
+
+    @patch.around(GroupCoordinator, "all_reduce")
+    def all_reduce(original: Original, self: GroupCoordinator, input_: Tensor) -> Tensor:
+        result: Tensor = original(self, input_)
+        if self.world_size > 1 and input_.dim() == 2 and input_.t().is_contiguous():
+            input_.detach().copy_(result)
+        return result
+
+
 @mutant(DEFECT, "VD-AR-004", "VD-AR-005", issue="https://github.com/vllm-project/vllm/issues/39844")
 def sum_works_in_place(patch: Patch) -> None:
     """The sum overwrites the input, and is the input."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from pytest_vdist import Capabilities, CoordinatorRun
-from pytest_vdist.judge import LAYOUTS, layout_fits
+from pytest_vdist import Capabilities, Coordinator, CoordinatorRun
+from pytest_vdist.judge import LAYOUTS, guard, layout_fits
 from pytest_vdist.judge.cases import Case, assert_cases, assert_results_stay_apart
 
+WRITABLE = [layout for layout in LAYOUTS if layout != "expanded" and layout_fits(layout, (2, 3))]
 SHAPES = [(), (0,), (1,), (2,), (3, 0), (7,), (127,), (4, 3), (2, 5, 3), (2, 3, 2, 5), (4099,), (262147,)]
 
 
@@ -90,6 +93,34 @@ def test_results_share_no_memory(coordinator_run: CoordinatorRun, world_size: in
         for dtype in (torch.float32, torch.bfloat16)
     ]
     assert_results_stay_apart(coordinator_run, cases, world_size=world_size)
+
+
+@pytest.mark.vdist_world_size(min=2)
+@pytest.mark.vdist_requirement("VD-AR-010")
+def test_the_input_is_written_to_where_that_is_declared(
+    coordinator_run: CoordinatorRun, world_size: int, capabilities: Capabilities
+) -> None:
+    """Where all_reduce is declared to be in place, its input holds the sum and is returned; else it stays."""
+
+    def body(group: Coordinator) -> list[tuple[str, bool, list[float]]]:
+        judged = getattr(group, "in_place_coordinator", group)
+        found = []
+        for layout, dtype in itertools.product(WRITABLE, (torch.float32, torch.bfloat16, torch.int64)):
+            own = torch.arange(6, dtype=dtype).view(2, 3) + group.rank_in_group
+            x = guard(own, layout, group.device).tensor
+            returned = judged.all_reduce(x)
+            found.append((f"{dtype}, {layout}", returned is x, x.flatten().tolist()))
+        return found
+
+    declared = "all_reduce" in capabilities.in_place
+    ranks = range(world_size)
+    for rank, found in enumerate(coordinator_run(body, world_size=world_size)):
+        summed = [float(sum(value + each for each in ranks)) for value in range(6)]
+        kept = [float(value + rank) for value in range(6)]
+        for call, is_input, values in found:
+            told = f"rank {rank}: all_reduce of {call}, in_place is {'' if declared else 'not '}declared"
+            assert values == (summed if declared else kept), f"{told}: the input holds {values} after it"
+            assert is_input == declared, f"{told}: it returned {'' if is_input else 'not '}its input"
 
 
 @pytest.mark.vdist_world_size(min=4, max=4)

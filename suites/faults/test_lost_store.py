@@ -66,13 +66,13 @@ def lose_the_store(implementation: ImplementationSpec, split_group: bool, folder
     world.init(replace(settings, timeout=LIMIT.seconds, cpu_timeout=LIMIT.seconds))
     group = world.coordinator([[HOST], survivors], name="group")
     own = torch.tensor([10.0 * here.rank], device=group.device)
-    assert group.all_reduce(own).tolist() == [10.0 * sum(group.ranks)]
+    assert group.all_reduce(own.clone()).tolist() == [10.0 * sum(group.ranks)]
     meeting.gather("ready", everyone)
     if here.rank == HOST:
         os.kill(os.getpid(), signal.SIGKILL)
     creation = attempt("coordinator", lambda: world.coordinator([[HOST], survivors], name="new"))
     # The old group is asked last: it has its connections, and a store that is gone need not concern it.
-    total = attempt("all_reduce", lambda: group.all_reduce(own).tolist())
+    total = attempt("all_reduce", lambda: group.all_reduce(own.clone()).tolist())
     meeting.gather("ended", survivors)
     world.destroy()
     if dist.is_initialized():

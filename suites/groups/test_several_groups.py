@@ -115,7 +115,7 @@ def test_groups_in_use_at_the_same_time_do_not_mix(
         mine = torch.tensor([token(number, turn, group.rank)], device=group.device)
         src = turn % group.world_size
         return [
-            group.all_reduce(mine).item(),
+            group.all_reduce(mine.clone()).item(),
             group.all_gather(mine).tolist(),
             group.broadcast_object(float(mine), src=src),
             group.broadcast(mine.clone(), src=src).item(),
@@ -164,7 +164,7 @@ def test_one_half_works_while_the_other_does_not(
             assert everyone.recv_object(src=first[0]) == "your turn"
         results = []
         for src in range(half.world_size):
-            results += [float(half.all_reduce(mine)), float(half.broadcast(mine.clone(), src=src))]
+            results += [float(half.all_reduce(mine.clone())), float(half.broadcast(mine.clone(), src=src))]
             half.barrier()
         if half.rank == first[0]:
             for rank in second:

@@ -48,7 +48,7 @@ def use(group: Coordinator, number: int, turn: int) -> dict[str, Any]:
     own = {"tensor": mine, "on_cpu": mine.cpu(), "rank": group.rank}
     results: dict[str, Any] = {
         "ranks": (group.ranks, group.rank_in_group, group.world_size),
-        "all_reduce": group.all_reduce(mine).item(),
+        "all_reduce": group.all_reduce(mine.clone()).item(),
         "object": group.broadcast_object(group.rank, src=src),
         "all_gather": group.all_gather(mine).tolist(),
     }
@@ -154,7 +154,7 @@ def test_a_rank_that_is_left_out_takes_no_part(
         except Exception as raised:
             error = str(raised) or type(raised).__name__
         else:
-            inside = [group.all_reduce(mine).item(), float(group.broadcast_object(group.rank))]
+            inside = [group.all_reduce(mine.clone()).item(), float(group.broadcast_object(group.rank))]
         everyone = world.coordinator([list(range(world_size))], name="everyone")
         outside = everyone.all_gather(mine).tolist()
         world.destroy()
@@ -244,11 +244,11 @@ def test_groups_of_the_caller_work_before_and_after(
         first_alone = dist.new_group(ranks[:1])
         early = world.coordinator([ranks], name="early")
         mine = torch.tensor([early.rank + 1.0], device=early.device)
-        results.append(early.all_reduce(mine).item())
+        results.append(early.all_reduce(mine.clone()).item())
         between = dist.new_group(ranks)
         results.append(reduced(between))
         alone = world.coordinator([[rank] for rank in ranks], name="alone")
-        results.append(alone.all_reduce(mine).item())
+        results.append(alone.all_reduce(mine.clone()).item())
         last_alone = dist.new_group(ranks[-1:])
         late = world.coordinator([ranks[::-1]], name="late")
         results += [late.all_gather(mine).tolist(), late.broadcast_object(late.rank, src=0)]

@@ -227,7 +227,7 @@ def test_groups_across_nodes_work_as_groups_inside_a_node_do(run_on_nodes: Run, 
         received = group.broadcast_tensor_dict(sent if group.rank_in_group == 0 else None)
         group.barrier()
         return [
-            group.all_reduce(own).tolist(),
+            group.all_reduce(own.clone()).tolist(),
             group.all_gather(own).tolist(),
             group.broadcast(own.clone(), 1).tolist(),
             group.broadcast_object(socket.gethostname() if group.rank_in_group == 0 else None),

@@ -16,6 +16,7 @@ vendor = "Acme"
 compile_modes = ["eager", "inductor"]
 reduction_dtypes = ["float32", "bfloat16"]
 device_failures = "abort"
+in_place = ["all_reduce"]
 [unsupported]
 all_gatherv = "no ragged kernels"
 [accumulate]
@@ -45,6 +46,7 @@ def test_a_manifest_replaces_what_it_names_and_leaves_the_rest() -> None:
     assert claims["accumulate"] == {"bfloat16": "fp32"}
     assert claims["movement_dtypes"] == ("int8",)
     assert claims["device_failures"] == "abort"
+    assert claims["in_place"] == ("all_reduce",)
 
 
 @pytest.mark.parametrize(

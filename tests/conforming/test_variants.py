@@ -24,6 +24,7 @@ SUMS = ("collectives/test_all_reduce.py", "collectives/test_reduce_scatter.py")
 FILES = {
     "ring": (*SUMS, "groups/test_one_rank.py"),
     "wide_tree": (*SUMS, "collectives/test_all_gather.py", "objects/test_isend_object.py"),
+    "in_place": SUMS,
     "doubling": (SUMS[0], "collectives/test_broadcast.py"),
 }
 

@@ -26,10 +26,11 @@ _applied: set[str] = set()
 class Variant:
     """The reference with changes, made once in every rank."""
 
-    def __init__(self, name: str, *changes: Change, wide: bool = False) -> None:
+    def __init__(self, name: str, *changes: Change, wide: bool = False, in_place: bool = False) -> None:
         self.name = name
         self._changes = changes
         self._wide = wide
+        self._in_place = ("all_reduce",) if in_place else ()
         self._reference = ReferenceImplementation()
 
     def capabilities(self, device_type: str) -> Capabilities:
@@ -40,7 +41,9 @@ class Variant:
         claims = vars(self._reference.capabilities(device_type))
         accumulate = dict(WIDE) if self._wide else {}
         return Capabilities(
-            **claims | {"accumulate": accumulate, "operators": {}, "compile_modes": ("eager",)}
+            **claims
+            | {"accumulate": accumulate, "operators": {}, "compile_modes": ("eager",)}
+            | {"in_place": self._in_place}
         )
 
     def init(self, settings: InitSettings) -> None:
@@ -166,6 +169,18 @@ def results_have_other_strides(patch: Patch) -> None:
             return result.permute(backwards).clone(memory_format=torch.contiguous_format).permute(backwards)
 
 
+def sums_are_written_into_the_input(patch: Patch) -> None:
+    """Let inputs hold the sum afterwards, unless their elements share memory."""
+
+    @patch.around(GroupCoordinator, "all_reduce")
+    def all_reduce(original: Original, self: GroupCoordinator, input_: Tensor) -> Tensor:
+        result: Tensor = original(self, input_)
+        if torch.compiler.is_compiling() or 0 in input_.stride():
+            return result
+        input_.detach().copy_(result)
+        return input_
+
+
 # ---- time and transport ----
 
 
@@ -215,3 +230,7 @@ def wide_tree() -> Variant:
 
 def doubling() -> Variant:
     return Variant("doubling", sums_by(by_recursive_doubling), broadcasts_go_in_small_chunks)
+
+
+def in_place() -> Variant:
+    return Variant("in place", sums_are_written_into_the_input, in_place=True)
