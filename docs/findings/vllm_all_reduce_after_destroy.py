@@ -1,5 +1,11 @@
 """After destroy() the communicator is still there, and all_reduce goes on over the destroyed group.
 
+Class: disagreement with the specification
+Requirement: VD-GRP-010
+Source: vllm/distributed/parallel_state.py, GroupCoordinator.destroy
+
+The coordinator's two groups are deleted; the communicator keeps its own references.
+
 Run: VLLM_TARGET_DEVICE=cpu torchrun --nproc-per-node=2 vllm_all_reduce_after_destroy.py
 """
 

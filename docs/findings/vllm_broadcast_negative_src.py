@@ -1,5 +1,11 @@
 """broadcast checks the upper bound of its source alone: -1 is taken for the last rank.
 
+Class: undocumented limit
+Requirement: VD-ERR-001
+Source: vllm/distributed/parallel_state.py, GroupCoordinator.broadcast
+
+The assertion that refuses wrong sources checks the upper bound alone.
+
 Run: VLLM_TARGET_DEVICE=cpu torchrun --nproc-per-node=2 vllm_broadcast_negative_src.py
 """
 

@@ -1,5 +1,13 @@
 """broadcast_object with source -1 returns None everywhere, without an error: the object is lost.
 
+Class: defect
+Requirement: VD-ERR-001
+Source: vllm/distributed/parallel_state.py, GroupCoordinator.broadcast_object
+
+The assertion `src < self.world_size, Invalid src rank` is there to refuse such sources, and checks the
+upper bound alone. No rank takes itself for -1, so that all receive, the last one from itself what it
+received into: None.
+
 Run: VLLM_TARGET_DEVICE=cpu torchrun --nproc-per-node=2 vllm_broadcast_object_negative_src.py
 """
 
@@ -31,5 +39,5 @@ def within_5_seconds(call):
 
 
 outcome = within_5_seconds(lambda: group.broadcast_object(f"object of rank {rank}", src=-1))
-print(f"rank {rank}: {outcome}", flush=True)
+print(f"rank {rank}: {outcome}, expected an error", flush=True)
 os._exit(0)

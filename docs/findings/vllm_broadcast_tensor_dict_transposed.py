@@ -1,5 +1,12 @@
 """A transposed tensor of a broadcast dictionary arrives with its elements permuted.
 
+Class: defect
+Requirement: VD-TD-005
+Source: vllm/distributed/parallel_state.py, GroupCoordinator.broadcast_tensor_dict
+
+The tensor is handed to torch.distributed.broadcast as it lies, and the receiver's is contiguous; gloo sends
+the elements in the order of memory. No error on any rank.
+
 Run: VLLM_TARGET_DEVICE=cpu torchrun --nproc-per-node=2 vllm_broadcast_tensor_dict_transposed.py
 """
 

@@ -1,5 +1,11 @@
 """gather to destination -1 raises on the last rank alone; the other one waits.
 
+Class: undocumented limit
+Requirement: VD-ERR-001
+Source: vllm/distributed/device_communicators/base_device_communicator.py, DeviceCommunicatorBase.gather; CpuCommunicator.gather alike
+
+No rank takes itself for -1, and self.ranks[-1] is the last one.
+
 Run: VLLM_TARGET_DEVICE=cpu torchrun --nproc-per-node=2 vllm_gather_negative_dst.py
 """
 

@@ -1,5 +1,11 @@
 """A rank that no group names gets an error without a text.
 
+Class: undocumented limit
+Requirement: VD-ERR-008
+Source: vllm/distributed/parallel_state.py, GroupCoordinator.__init__
+
+`assert self_cpu_group is not None`, with nothing to tell which rank or which lists.
+
 Run: VLLM_TARGET_DEVICE=cpu torchrun --nproc-per-node=2 vllm_rank_in_no_group.py
 """
 

@@ -1,5 +1,12 @@
 """In a group [1, 0], rank_in_group follows the order given and all_gather the sorted one.
 
+Class: defect
+Requirement: VD-GRP-004
+Source: vllm/distributed/parallel_state.py, GroupCoordinator.__init__; vllm/distributed/device_communicators/base_device_communicator.py, DeviceCommunicatorBase.__init__
+
+The coordinator counts by the list that it was given, its communicator by the process group, whose ranks
+torch has sorted. Nothing refuses such a list.
+
 Run: VLLM_TARGET_DEVICE=cpu torchrun --nproc-per-node=2 vllm_ranks_not_sorted.py
 """
 

@@ -1,5 +1,11 @@
 """reduce_scatter of a size that cannot be divided raises an error without a text.
 
+Class: undocumented limit
+Requirement: VD-ERR-008
+Source: vllm/distributed/device_communicators/base_device_communicator.py, DeviceCommunicatorBase.reduce_scatter
+
+`assert input_tensor.shape[0] % world_size == 0`, with nothing to tell which size or by what.
+
 Run: VLLM_TARGET_DEVICE=cpu torchrun --nproc-per-node=2 vllm_reduce_scatter_indivisible.py
 """
 

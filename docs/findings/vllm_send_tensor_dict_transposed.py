@@ -1,5 +1,12 @@
 """A transposed tensor in a sent dictionary is refused by the sender after the receiver was told to wait.
 
+Class: defect
+Requirement: VD-TD-005
+Source: vllm/distributed/parallel_state.py, GroupCoordinator.isend_tensor_dict
+
+The metadata is under way before torch.distributed.isend looks at the tensor. The sender can catch the
+error; the receiver waits until the limit of its group.
+
 Run: VLLM_TARGET_DEVICE=cpu torchrun --nproc-per-node=2 vllm_send_tensor_dict_transposed.py
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -162,6 +163,7 @@ def test_what_is_imported_before_the_fork_ignores_a_package_that_cannot_be_impor
     (module,) = VllmImplementation().capabilities("cpu").preload
     sys.modules.pop(module, None)
     import_module(module)
+    gc.unfreeze()
     assert VllmImplementation().capabilities("cuda").preload == ()
 
 
