@@ -57,7 +57,7 @@ def write_text(path: Path, text: str) -> None:
         beside.replace(path)
     except OSError as error:
         _remove(beside)
-        raise OutputError(_cannot_write(path, error)) from error
+        raise OutputError(cannot_write(path, error)) from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ class ResultsFile:
         try:
             self._file: BinaryIO = self._path.open("ab", buffering=0)
         except OSError as error:
-            raise OutputError(_cannot_write(self._path, error)) from error
+            raise OutputError(cannot_write(self._path, error)) from error
 
     def add(self, result: Mapping[str, Any]) -> None:
         """Write one line. Raises OutputError if that cannot be; the lines before it stay whole."""
@@ -85,7 +85,7 @@ class ResultsFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             os.ftruncate(self._file.fileno(), end)
-            raise OutputError(_cannot_write(self._path, error)) from error
+            raise OutputError(cannot_write(self._path, error)) from error
 
     def close(self) -> None:
         self._file.close()
@@ -101,7 +101,8 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return names.results_of(whole if rest else text, source=names.RESULTS)
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
+def cannot_write(path: Path, error: OSError) -> str:
+    """Return what to tell of a file in the folder that could not be written."""
     return (
         f"cannot write {path}: {error.strerror}; what is there stays usable: "
         f"make room and run `vdist report {path.parent}`, or certify into another folder"
@@ -112,4 +113,4 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(_cannot_write(path, error)) from error
+        raise OutputError(cannot_write(path, error)) from error

@@ -21,9 +21,13 @@ class Places:
     replaced: Sequence[tuple[re.Pattern[str], str]]
 
     @classmethod
-    def of(cls, config: pytest.Config) -> Places:
-        """Name paths relative to the suites, pytest's root folder, installed packages, or the home."""
+    def of(cls, config: pytest.Config, folder: Path) -> Places:
+        """Name paths relative to the suites, pytest's root folder, installed packages, or the home.
+
+        `folder` is that of the report, whose own name is enough.
+        """
         known = {
+            str(folder.absolute()): folder.name,
             str(Path.home()): "~",
             str(config.rootpath): ".",
             sysconfig.get_path("stdlib"): "lib",

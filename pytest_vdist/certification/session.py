@@ -39,7 +39,7 @@ class Certification:
         self._all: list[pytest.Item] = []
         self._collected: list[pytest.Item] = []
         self._shard: dict[str, Any] | None = None
-        self._places = Places.of(config)
+        self._places = Places.of(config, self.folder)
         self._session: dict[str, Any] | None = None
         self._results: list[dict[str, Any]] = []
         self._file: ResultsFile | None = None
@@ -131,7 +131,7 @@ class Certification:
         try:
             yield
         except OSError as error:  # JUnit's file: the disk may be full
-            self._problem = self._problem or f"cannot write {error.filename or names.JUNIT}: {error.strerror}"
+            self._problem = self._problem or output.cannot_write(self.folder / names.JUNIT, error)
         if self._file is not None:
             self._file.close()
         if self._problem:

@@ -257,7 +257,7 @@ def test_a_diff_names_what_fails_and_what_is_no_longer_tested(
     assert found["lost_coverage"] == [f"{new[1]['test']}: passed -> not_run"]
     assert found["fixed"] == [f"{new[4]['test']}: failed -> passed"]
     assert found["changed_margins"] == [f"{new[2]['test']}: 0.100 -> 0.900"]
-    assert found["changed_speeds"] == ["all_reduce of 8 bytes on 2 ranks: 9.0 us -> 12.0 us"]
+    assert found["changed_speeds"] == ["all_reduce of 8 bytes on 2 ranks: 9.0 us -> 12.0 us, bus 1 -> 1 GB/s"]
     assert cli.main(["diff", str(a), str(a)]) == 0
     assert capsys.readouterr().out == "no differences\n"
 

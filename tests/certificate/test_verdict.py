@@ -149,6 +149,25 @@ def test_an_empty_session_never_ends_well() -> None:
     assert exit_code([], {}, pytest_code=0, waivers_in_error=False, controls_missed=False) == 10
 
 
+def test_a_part_is_blamed_for_what_it_should_have_tested_alone() -> None:
+    def ended(results: list[Any], **circumstances: Any) -> tuple[int, list[str]]:
+        known = Circumstances(("core",), part="shard 1 of 2", **circumstances)
+        core = judge(results, known, KNOWN)["core"]
+        assert core["verdict"] == "incomplete"
+        assert core["incomplete_because"][-1] == "shard 1 of 2"
+        profiles = {"core": core}
+        code = exit_code(
+            results, profiles, pytest_code=0, waivers_in_error=False, controls_missed=False, part=True
+        )
+        return code, core["missing"]
+
+    passed, skipped = result("VD-AR-001", "passed"), result("VD-AR-001", "not_run")
+    assert ended([passed]) == (0, [])
+    assert ended([]) == (0, [])
+    assert ended([skipped]) == (10, ["VD-AR-001"])
+    assert ended([passed], left_out={"": ["world sizes 3, 4"]}) == (10, [])
+
+
 def test_waivers_in_error_have_a_code_of_their_own() -> None:
     assert code(FINE, waivers=True) == 11
 

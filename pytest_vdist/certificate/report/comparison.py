@@ -115,5 +115,8 @@ def _speeds(old: Report, new: Report) -> tuple[str, ...]:
         one, other = before[key]["latency_us"], after[key]["latency_us"]
         if abs(other - one) > _SPEED_STEP * one:
             name, size, ranks = key
-            found.append(f"{name} of {size} bytes on {ranks} ranks: {one:.1f} us -> {other:.1f} us")
+            speeds = f"{before[key]['busbw']:.3g} -> {after[key]['busbw']:.3g} GB/s"
+            found.append(
+                f"{name} of {size} bytes on {ranks} ranks: {one:.1f} us -> {other:.1f} us, bus {speeds}"
+            )
     return tuple(found)
