@@ -38,6 +38,9 @@ PROCESS_GROUPS = (
     "process_group_message_handles",
     "process_group_completion",
     "process_group_remainders",
+    "process_group_contradictions",
+    "process_group_futures",
+    "process_group_fractions",
 )
 FEATURES = (*OPERATIONS, "split_group", *PROCESS_GROUPS)
 DTYPES = (

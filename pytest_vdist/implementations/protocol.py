@@ -24,7 +24,9 @@ class Capabilities:
     `"process_group_layouts"` says that they mix up tensors that are not contiguous,
     `"process_group_message_handles"` that a second wait for a message does not return,
     `"process_group_completion"` that handles are not completed after a wait,
-    `"process_group_remainders"` that rows which have no equal parts are not refused, and
+    `"process_group_remainders"` that rows which have no equal parts are not refused,
+    `"process_group_contradictions"` that arguments which contradict each other are not,
+    `"process_group_futures"` that futures of handles raise where a rank gets nothing, and
     `"process_group_fractions"` that their limits are whole seconds.
     `accumulate` maps a dtype name (`"bfloat16"`) to the accumulator of its sums: `"native"`, `"fp32"` or
     `"exact"`; a dtype that is not named accumulates natively.

@@ -11,6 +11,10 @@ _BY_DEVICE_TYPE = {
     },
     "cuda": {
         "process_group_layouts": "NCCL takes channels-last tensors, and messages of any strides, as they lie",
+        "process_group_contradictions": "torch checks few arguments for NCCL: all_to_all of too few tensors "
+        "leaves a rank waiting",
+        "process_group_remainders": "all_to_all_single over NCCL leaves out rows beyond equal parts",
+        "process_group_futures": "where a rank gets nothing, as in gather, its future over NCCL raises",
     },
 }
 

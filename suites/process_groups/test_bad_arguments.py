@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from pytest_vdist import Capabilities
 from pytest_vdist.process_groups.calls import Call
+from pytest_vdist.process_groups.declared import skip_if_declared
 from pytest_vdist.process_groups.judgement import GroupRun, judge, perform
 from pytest_vdist.process_groups.names import all_gather_tensor, reduce_scatter_tensor
 
@@ -96,8 +97,11 @@ def assert_refused(
 
 @pytest.mark.vdist_world_size(min=2, max=3)
 @pytest.mark.vdist_requirement("VD-PG-019")
-def test_contradictions_are_refused_on_every_rank(process_group_run: GroupRun, world_size: int) -> None:
+def test_contradictions_are_refused_on_every_rank(
+    process_group_run: GroupRun, capabilities: Capabilities, world_size: int
+) -> None:
     """Sizes, dtypes, splits and ranks that cannot be: an error on every rank, and the next call is right."""
+    skip_if_declared(capabilities, "process_group_contradictions")
     assert_refused(process_group_run, wrong_calls, world_size)
 
 
@@ -107,9 +111,7 @@ def test_rows_without_equal_parts_are_refused(
     process_group_run: GroupRun, capabilities: Capabilities, world_size: int
 ) -> None:
     """Without splits, an exchange of rows that the ranks cannot share equally is an error on every rank."""
-    if not capabilities.supports("process_group_remainders"):
-        reason = capabilities.unsupported["process_group_remainders"]
-        pytest.skip(f"unsupported: process_group_remainders: {reason}")
+    skip_if_declared(capabilities, "process_group_remainders")
 
     def calls(group: dist.ProcessGroup, device: torch.device) -> dict[str, Callable[[], Any]]:
         size = dist.get_world_size(group)

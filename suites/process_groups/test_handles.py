@@ -12,6 +12,7 @@ import torch.distributed as dist
 from pytest_vdist import Capabilities
 from pytest_vdist.judge import Observation
 from pytest_vdist.process_groups.calls import OPERATIONS, Call
+from pytest_vdist.process_groups.declared import skip_if_declared
 from pytest_vdist.process_groups.judgement import GroupRun, Prepared, finish, judge
 
 SECONDS_TO_WAIT_AGAIN = 10.0
@@ -70,9 +71,13 @@ def test_handles_say_that_operations_are_done(
 
 @pytest.mark.vdist_requirement("VD-PG-012")
 def test_futures_of_handles_hold_the_result(
-    process_group_run: GroupRun, process_group_limits: Mapping[str, str], world_size: int
+    process_group_run: GroupRun,
+    process_group_limits: Mapping[str, str],
+    capabilities: Capabilities,
+    world_size: int,
 ) -> None:
     """get_future() of every operation ends, calls what was added to it, and of all_reduce has the tensor."""
+    skip_if_declared(capabilities, "process_group_futures")
     calls = calls_beyond(process_group_limits)
 
     def body(group: dist.ProcessGroup, device: torch.device) -> list[tuple[str, Observation | None]]:
@@ -143,8 +148,3 @@ def error_of(call: Callable[[], object]) -> str:
     except Exception as error:
         return str(error) or type(error).__name__
     return ""
-
-
-def skip_if_declared(capabilities: Capabilities, feature: str) -> None:
-    if not capabilities.supports(feature):
-        pytest.skip(f"unsupported: {feature}: {capabilities.unsupported[feature]}")

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from pytest_vdist import Capabilities
 from pytest_vdist.judge import LAYOUTS, guard, movement_input, poisoned, same_bits
 from pytest_vdist.process_groups.calls import OPERATIONS, Call
+from pytest_vdist.process_groups.declared import skip_if_declared
 from pytest_vdist.process_groups.judgement import GroupRun, assert_calls
 
 SHAPE = (4, 3, 2, 2)
@@ -41,7 +42,7 @@ def test_strides_are_refused_or_right(
     process_group_run: GroupRun, capabilities: Capabilities, world_size: int, layout: str
 ) -> None:
     """Transposed, permuted and strided tensors are right, or an error on all ranks, but never mixed up."""
-    skip_if_declared(capabilities)
+    skip_if_declared(capabilities, "process_group_layouts")
     assert_calls(process_group_run, calls_in((layout,)), world_size=world_size, may_refuse=True)
 
 
@@ -52,7 +53,7 @@ def test_strides_of_messages_are_refused_or_right(
     process_group_run: GroupRun, capabilities: Capabilities, world_size: int, layout: str
 ) -> None:
     """A strided tensor that is sent into a strided tensor arrives, or both ranks are refused."""
-    skip_if_declared(capabilities)
+    skip_if_declared(capabilities, "process_group_layouts")
     sent = movement_input(SHAPE, torch.float32, rank=0, seed=1)
 
     def body(group: dist.ProcessGroup, device: torch.device) -> str | tuple[bool, bool]:
@@ -71,10 +72,3 @@ def test_strides_of_messages_are_refused_or_right(
     if not all(isinstance(each, str) for each in by_rank):
         for rank, each in enumerate(by_rank):
             assert each == (True, True), f"rank {rank}: arrived and left the rest alone: {each}"
-
-
-def skip_if_declared(capabilities: Capabilities) -> None:
-    if not capabilities.supports("process_group_layouts"):
-        pytest.skip(
-            f"unsupported: process_group_layouts: {capabilities.unsupported['process_group_layouts']}"
-        )
