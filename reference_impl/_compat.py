@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -34,6 +34,24 @@ def connects_lazily(group: dist.ProcessGroup, device: torch.device) -> bool:
     torch 2.1 and newer): https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.batch_isend_irecv
     """
     return bool(getattr(group._get_backend(device), "supports_coalescing", False))
+
+
+def start_message(
+    operation: Callable[..., dist.Work | None], flat: torch.Tensor, peer: int, group: dist.ProcessGroup
+) -> dist.Work | None:
+    """Start a message, in a batch of its own where the backend takes batches.
+
+    As `dist.batch_isend_irecv` does, which torch 2.11 to 2.15 leave half done where `operation` raises: later
+    sums in the group do nothing then. `_start_coalescing` and `_end_coalescing` are there since torch 2.1.
+    """
+    if not connects_lazily(group, flat.device):
+        return operation(flat, peer, group=group)
+    group._start_coalescing(flat.device)
+    try:
+        operation(flat, peer, group=group)
+    finally:
+        work: dist.Work | None = group._end_coalescing(flat.device)
+    return work
 
 
 def backend_name(group: dist.ProcessGroup, device: torch.device) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -150,21 +150,13 @@ class OrderedGroup:
 
     def isend(self, flat: torch.Tensor, dst: int) -> Message:
         """Start to send a 1-D tensor that is not empty and stays as it is until the work is done."""
-        work = self._start(dist.isend, flat, self.ranks[dst])
+        work = _compat.start_message(dist.isend, flat, self.ranks[dst], self.group)
         return self._message(work, f"send to rank {dst}")
 
     def irecv(self, flat: torch.Tensor, src: int) -> Message:
         """Start to fill a 1-D contiguous tensor that is not empty."""
-        work = self._start(dist.irecv, flat, self.ranks[src])
+        work = _compat.start_message(dist.irecv, flat, self.ranks[src], self.group)
         return self._message(work, f"receive from rank {src}")
-
-    def _start(self, operation: Callable[..., Any], flat: torch.Tensor, peer: int) -> dist.Work | None:
-        """Start a message; on a device in a batch, for which NCCL needs no connection besides the group's."""
-        if flat.device.type == "cpu":
-            work: dist.Work | None = operation(flat, peer, group=self.group)
-            return work
-        (work,) = dist.batch_isend_irecv([dist.P2POp(operation, flat, peer, group=self.group)])
-        return work
 
     def _message(self, work: dist.Work | None, operation: str) -> Message:
         assert work is not None, "this rank is a member of the group"
