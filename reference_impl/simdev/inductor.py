@@ -72,6 +72,9 @@ class _Interface(CpuInterface):
 # torch 2.13 reindexes loops on all devices but "cpu", in a way that its code for the CPU does not know.
 if hasattr(config, "loop_reindexing_after_fusion"):
     config.loop_reindexing_after_fusion = False
+# Inductor takes every device that it does not know for one with the back end of CUDA, whose variables have no
+# types of C++: `torch._inductor.utils.get_current_backend`.
+setattr(config, "cuda_backend", config.cpu_backend)  # noqa: B010 - "cpp", which is not among its types
 register_device_op_overrides(_DEVICE_TYPE, _Overrides())
 for _name in (_DEVICE_TYPE, *(f"{_DEVICE_TYPE}:{index}" for index in range(device_count()))):
     register_interface_for_device(_name, _Interface)

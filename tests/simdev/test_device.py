@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 import torch
 
 from pytest_vdist import DistributedRun, current_rank
@@ -252,3 +253,23 @@ def test_tensors_are_saved_and_loaded_with_their_device(distributed_run: Distrib
 
     assert (place, mapped) == ("simdev:1", "cpu")
     assert torch.equal(loaded, torch.arange(6).view(2, 3).t())
+
+
+@pytest.mark.filterwarnings("default")
+def test_inductor_compiles_lookups_at_places_that_are_computed(
+    distributed_run: DistributedRun,
+) -> None:
+    def body() -> list[bool]:
+        device = current_rank().device
+        table = torch.arange(64 * 32, dtype=torch.float32).view(64, 32)
+        places = torch.arange(48)
+
+        def look_up(table: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+            missing = places >= 40
+            return torch.where(missing.unsqueeze(1), 0.0, table[torch.where(missing, 0, places + 3)])
+
+        expected = look_up(table, places)
+        compiled = torch.compile(look_up, backend="inductor", fullgraph=True)
+        return [torch.equal(compiled(table.to(device), places.to(device)).cpu(), expected)]
+
+    assert distributed_run(body, world_size=1, init_process_group=False) == [[True]]
