@@ -10,11 +10,12 @@ from typing import Any
 from pytest_vdist.certificate import output
 from pytest_vdist.certificate.output import OutputError
 from pytest_vdist.certificate.report import folder as names
+from pytest_vdist.certificate.report.folder import ReportError
 from pytest_vdist.certificate.report.html import write_html
 from pytest_vdist.certificate.report.shards import shard_text
 from pytest_vdist.certificate.report.sums import write_sums
 from pytest_vdist.certificate.verdict import Circumstances, judge
-from pytest_vdist.certificate.waivers import Waiver, parse_waivers, state_of
+from pytest_vdist.certificate.waivers import NOT_SELECTED, Waiver, parse_waivers, state_of
 
 SCHEMA = "vdist-report/1"
 NOT_FINISHED = "the session did not end"
@@ -31,6 +32,14 @@ def now() -> str:
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def day_of(session: Mapping[str, Any]) -> dt.date:
+    """Return the day, of UTC, on which a session or a report of one started. Raises ReportError."""
+    try:
+        return dt.date.fromisoformat(session["started"][:10])
+    except ValueError as error:
+        raise ReportError(f"started must be a time, got {session['started']!r}: {error}") from error
+
+
 def report_of(
     session: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
@@ -38,7 +47,10 @@ def report_of(
     *,
     finished: str | None,
 ) -> dict[str, Any]:
-    """Return the report of a session; `finished` None says that it did not end: nothing is complete."""
+    """Return the report of a session; `finished` None says that it did not end: nothing is complete.
+
+    Waivers are judged by the day on which the session started, whenever its report is made.
+    """
     left_out = {key: list(value) for key, value in session["left_out"].items()}
     if finished is None:
         left_out.setdefault("", []).append(NOT_FINISHED)
@@ -55,7 +67,7 @@ def report_of(
         **{key: session[key] for key in _OF_SESSION},
         "finished": finished,
         "shard": shard,
-        "waivers": waiver_entries(waivers, results),
+        "waivers": waiver_entries(waivers, results, session.get("not_selected", {}), day_of(session)),
         "profiles": judge(results, circumstances),
         "profiles_not_judged": session["profiles_not_judged"],
         "bandwidth": bandwidth_of(results),
@@ -68,29 +80,26 @@ def bandwidth_of(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [point for each in results for point in each.get("properties", {}).get(BANDWIDTH, ())]
 
 
-def waiver_entries(waivers: Sequence[Waiver], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the entries of waivers in the report, each with its state after these results."""
-    today = dt.datetime.now(dt.UTC).date()
-    return [
-        waiver.to_json(
-            state_of(
-                waiver,
-                [
-                    each["outcome"]
-                    for each in results
-                    if waiver.covers(each["test"], each["requirements"], waiver_mode(each))
-                ],
-                today,
-            )
-        )
-        for waiver in waivers
+def waiver_entries(
+    waivers: Sequence[Waiver],
+    results: Sequence[Mapping[str, Any]],
+    not_selected: Mapping[str, Mapping[str, Any]],
+    day: dt.date,
+) -> list[dict[str, Any]]:
+    """Return the entries of waivers in the report, each with its state after these results on that day.
+
+    `not_selected` are the tests that other shards or profiles have, with requirements and mode.
+    """
+    known = [
+        *((each["test"], each, each["outcome"]) for each in results),
+        *((test, each, NOT_SELECTED) for test, each in not_selected.items()),
     ]
-
-
-def waiver_mode(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the mode of a result as waivers see it: with the world size, where the test is for one."""
-    sizes = result["world_sizes"]
-    return {**result["mode"], "world_size": result["mode"].get("world_size", sizes[0] if sizes else None)}
+    entries = []
+    for waiver in waivers:
+        outcomes = [it for test, each, it in known if waiver.covers(test, each["requirements"], each["mode"])]
+        state = state_of(waiver, outcomes, day)
+        entries.append({**waiver.to_json(), "state": state.value, "in_error": state.is_error})
+    return entries
 
 
 def without_result(session: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -37,6 +37,10 @@ _FIELDS = {
 }
 
 
+NOT_SELECTED = "not_selected"
+"""In place of an outcome: a test of the suites that this session was not to run."""
+
+
 class State(StrEnum):
     """What became of a waiver."""
 
@@ -45,6 +49,7 @@ class State(StrEnum):
     EXPIRED = "expired"
     UNMATCHED = "no test matches it"
     NOT_RUN = "nothing that it covers was run"
+    IN_PART = "what was run of it passed, it covers more"
 
     @property
     def is_error(self) -> bool:
@@ -75,7 +80,8 @@ class Waiver:
     def is_expired(self, today: dt.date) -> bool:
         return self.expires < today
 
-    def to_json(self, state: State) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
+        """Return its entry in a report, without what became of it."""
         return {
             "requirement": self.requirement,
             "tests": list(self.tests),
@@ -84,8 +90,6 @@ class Waiver:
             "owner": self.owner,
             "reason": self.reason,
             "expires": self.expires.isoformat(),
-            "state": state.value,
-            "in_error": state.is_error,
         }
 
 
@@ -104,16 +108,21 @@ def parse_waivers(text: str, *, source: str) -> tuple[Waiver, ...]:
 
 
 def state_of(waiver: Waiver, outcomes: Iterable[str], today: dt.date) -> State:
-    """Return the state of a waiver; `outcomes` are those reported for all tests that it covers."""
+    """Return the state of a waiver; `outcomes` are those reported for all tests that it covers.
+
+    Those of tests that were left to other sessions are NOT_SELECTED.
+    """
     known = list(outcomes)
-    executed = [outcome for outcome in known if outcome not in {"not_run", "unsupported"}]
+    executed = [outcome for outcome in known if outcome not in {"not_run", "unsupported", NOT_SELECTED}]
     if waiver.is_expired(today):
         return State.EXPIRED
     if not known:
         return State.UNMATCHED
     if not executed:
         return State.NOT_RUN
-    return State.PASSED if all(outcome == "passed" for outcome in executed) else State.USED
+    if any(outcome != "passed" for outcome in executed):
+        return State.USED
+    return State.IN_PART if NOT_SELECTED in known else State.PASSED
 
 
 def _waiver(entry: object, place: Place) -> Waiver:

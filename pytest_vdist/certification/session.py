@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Certification:
         self._all: list[pytest.Item] = []
         self._collected: list[pytest.Item] = []
         self._shard: dict[str, Any] | None = None
+        self._not_selected: dict[str, Any] = {}
         self._places = Places.of(config, self.folder)
         self._session: dict[str, Any] | None = None
         self._results: list[dict[str, Any]] = []
@@ -84,6 +85,7 @@ class Certification:
             self._shard = shard_entry(shard.number, shard.count, [expected_of(item).test for item in items])
             items[:] = of_shard(items, shard)
         self._collected = list(items)
+        self._not_selected = self._waived_elsewhere(items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if not session.testsfailed:
@@ -161,6 +163,16 @@ class Certification:
         for line in self._summary():
             terminalreporter.write_line(line)
 
+    def _waived_elsewhere(self, selected: Sequence[pytest.Item]) -> dict[str, Any]:
+        """Return the tests that waivers cover and that other shards or profiles have."""
+        own = {item.nodeid for item in selected}
+        others = [expected_of(item) for item in self._all if item.nodeid not in own]
+        return {
+            each.test: {"requirements": list(each.requirements), "mode": dict(each.mode)}
+            for each in others
+            if any(waiver.covers(each.test, each.requirements, each.mode) for waiver in self._waivers)
+        }
+
     def _begin(self, session: pytest.Session) -> None:
         """Write down all that is known before the first test."""
         from pytest_vdist.certification import observation  # noqa: PLC0415 - imports torch
@@ -195,7 +207,11 @@ class Certification:
         session_at_start = preparation.session_of(
             config, options, self._choice, list(expected.values()), (observed, contradicted)
         )
-        self._session = {**self._places.shown(session_at_start), "shard": self._shard}
+        self._session = {
+            **self._places.shown(session_at_start),
+            "shard": self._shard,
+            "not_selected": self._not_selected,
+        }
         output.write_json(self.folder / SESSION, self._session)
         self._file = ResultsFile(self.folder)
         self._recorder = Recorder(options, expected, self._add)

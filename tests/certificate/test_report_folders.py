@@ -152,6 +152,19 @@ FORGERIES = {
         lambda r: {"bandwidth": [{**r["bandwidth"][0], "bytes": "8"}]},
         "bandwidth[0].bytes",
     ),
+    "a waiver for another reason": (
+        lambda r: {"waivers": [{**r["waivers"][0], "reason": "the moon"}]},
+        "the waivers in report.json are not those in waivers.toml",
+    ),
+    "a waiver that was stale": (
+        lambda r: {"waivers": [{**r["waivers"][0], "state": "used", "in_error": False}]},
+        "waivers in report.json is not what the other files give",
+    ),
+    "a session that ended": (
+        lambda _: {"finished": "2026-11-22T12:14:32Z"},
+        "finished in report.json is not what",
+    ),
+    "a day that there is not": (lambda _: {"started": "2026-02-31T00:00:00Z"}, "started must be a time, got"),
     "another page": (lambda _: {"seeds": {"programs": 7}}, "seeds in report.json is not what"),
 }
 
@@ -160,7 +173,7 @@ FORGERIES = {
 def test_a_forgery_with_fresh_sums_is_noticed(tmp_path: Path, forgery: str) -> None:
     tests = conformant_results()
     tests[0] |= {"outcome": "failed"}
-    folder = write_folder(tmp_path / "out", tests)
+    folder = write_folder(tmp_path / "out", tests, waivers=WAIVERS.format(expires="2999-01-01"))
     change, finding = FORGERIES[forgery]
     code, told = verify(with_report(folder, **change(names.read_report(folder))))
     assert code == 1
@@ -179,12 +192,14 @@ def test_a_waiver_must_hold_on_the_day_of_the_run(tmp_path: Path) -> None:
     tests = conformant_results()
     waived = next(test for test in tests if test["requirements"] == ["VD-AR-001"])
     waived["outcome"] = "waived"
-    good = write_folder(tmp_path / "good", tests, waivers=WAIVERS.format(expires="2999-01-01"))
+    good = write_folder(tmp_path / "good", tests, waivers=WAIVERS.format(expires="2026-11-22"))
     late = write_folder(tmp_path / "late", tests, waivers=WAIVERS.format(expires="2026-11-21"))
     assert verify(good)[1][0] == "profile core: conformant with waivers"
     code, told = verify(late)
     assert code == 1
     assert "the waiver of VD-AR-001 expired on 2026-11-21, the run was on 2026-11-22" in told
+    none = write_folder(tmp_path / "none", tests)
+    assert verify(none) == (1, [f"{waived['test']} is waived, and no waiver in waivers.toml covers it"])
 
 
 def test_a_signature_speaks_for_the_vendors_key_only(signed: Path, tmp_path: Path) -> None:

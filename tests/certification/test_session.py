@@ -190,19 +190,25 @@ def test_a_certification_ends_in_a_verdict_and_a_folder_that_holds_what_it_rests
 def test_shards_are_certified_apart_and_merged_into_the_verdict(
     pytester: pytest.Pytester, certify: Any, tiny_registry: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (pytester.path / "w.toml").write_text(WAIVERS)
     for number in (1, 2):
-        result = certify("", f"--vdist-shard={number}/2", f"--vdist-certify=part{number}")
+        arguments = (f"--vdist-shard={number}/2", f"--vdist-certify=part{number}", "--vdist-waivers=w.toml")
+        result = certify(FAILING, *arguments)
         assert result.ret == 0, result.stdout.str()
-        result.stdout.fnmatch_lines(["vdist: core: incomplete (* passed)", "control mutants: 3 of 3 noticed"])
+        result.stdout.fnmatch_lines(
+            ["vdist: core: incomplete (* passed*)", "control mutants: 3 of 3 noticed"]
+        )
     parts = [str(pytester.path / f"part{number}") for number in (1, 2)]
     shards = [report_in(Path(part))["shard"] for part in parts]
-    assert [(shard["number"], shard["count"], shard["tests"]) for shard in shards] == [(1, 2, 3), (2, 2, 3)]
+    assert [(shard["number"], shard["count"], shard["tests"]) for shard in shards] == [(1, 2, 4), (2, 2, 4)]
+    assert [report_in(Path(part))["waivers"][0]["in_error"] for part in parts] == [False, False]
     assert cli.main(["merge", str(pytester.path / "out"), *parts]) == 0
-    assert "core: conformant" in capsys.readouterr().out
+    assert "core: conformant with waivers" in capsys.readouterr().out
     assert cli.main(["verify", str(pytester.path / "out")]) == 0
     report = report_in(pytester.path / "out")
     assert report["shard"] is None
-    assert [each["outcome"] for each in report["tests"]] == ["passed"] * 3
+    assert sorted(each["outcome"] for each in report["tests"]) == ["passed"] * 3 + ["waived"]
+    assert report["waivers"][0]["state"] == "used"
 
 
 def test_a_killed_session_loses_nothing_and_its_report_is_incomplete(

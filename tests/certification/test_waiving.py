@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 pytestmark = pytest.mark.usefixtures("plain_sessions")
@@ -31,11 +33,13 @@ expires = {}
 """
 
 
-def run(pytester: pytest.Pytester, *waivers: tuple[str, str]) -> pytest.RunResult:
-    pytester.makepyfile(TESTS)
+def run(
+    pytester: pytest.Pytester, *waivers: tuple[str, str], more: str = "", arguments: Sequence[str] = ()
+) -> pytest.RunResult:
+    pytester.makepyfile(TESTS + more)
     text = 'schema = "vdist-waivers/1"\n' + "".join(WAIVER.format(*each) for each in waivers)
     (pytester.path / "w.toml").write_text(text)
-    return pytester.runpytest_inprocess("--vdist-waivers=w.toml", "-v")
+    return pytester.runpytest_inprocess("--vdist-waivers=w.toml", "-v", *arguments)
 
 
 def test_a_failure_that_is_waived_is_run_and_told_and_does_not_fail_the_session(
@@ -63,6 +67,28 @@ def test_stale_waivers_are_errors_with_an_exit_code_of_their_own(pytester: pytes
         f"ERROR waiver of VD-AR-004 {place}: no test matches it{end}",
     ]
     assert result.ret == 11
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["-k", "expired"], 0),
+        (["test_elsewhere.py"], 0),
+        (["-n1"], 11),
+    ],
+)
+def test_what_a_session_was_not_to_run_makes_no_waiver_stale(
+    pytester: pytest.Pytester, arguments: list[str], code: int
+) -> None:
+    pytester.makepyfile(test_elsewhere="def test_another(): pass")
+    more = '@pytest.mark.vdist_requirement("VD-AR-003")\ndef test_another():\n    assert 0\n'
+    waivers = [("VD-AR-001", "2999-01-01"), ("VD-AR-003", "2999-01-01")]
+    # Of VD-AR-002 all passes; -k leaves nothing of VD-AR-001, and of VD-AR-003 the test that passes.
+    waivers += [("VD-AR-002", "2999-01-01")] if arguments == ["-n1"] else []
+    result = run(pytester, *waivers, more=more, arguments=arguments)
+    stale = [line for line in result.stdout.lines if line.startswith("ERROR waiver")]
+    assert [line.split()[3] for line in stale] == (["VD-AR-002"] if code else [])
+    assert result.ret == code
 
 
 def test_an_expired_waiver_waives_nothing(pytester: pytest.Pytester) -> None:

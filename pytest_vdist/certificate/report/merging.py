@@ -78,6 +78,7 @@ def merged_session(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one session for all: what any of them judges is judged, what all of them lack is lacking."""
     profiles = list(dict.fromkeys(name for each in sessions for name in each["profiles"]))
     not_judged = {name: why for each in sessions for name, why in each["profiles_not_judged"].items()}
+    expected = {test: entry for each in sessions for test, entry in each["expected"].items()}
     capabilities = dict(sessions[0]["capabilities"])
     capabilities["contradictions"] = _union(
         each["capabilities"].get("contradictions", ()) for each in sessions
@@ -93,7 +94,13 @@ def merged_session(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "left_out": _left_out(sessions, profiles),
         "void": _union(each["void"] for each in sessions),
         "shard": None,
-        "expected": {test: entry for each in sessions for test, entry in each["expected"].items()},
+        "expected": expected,
+        "not_selected": {
+            test: entry
+            for each in sessions
+            for test, entry in each.get("not_selected", {}).items()
+            if test not in expected
+        },
     }
 
 

@@ -39,13 +39,13 @@ def sign(folder: Path, key_file: Path) -> Path:
 
     Raises ReportError for a folder that has changed, or a file that holds no such key.
     """
-    serialization, ed25519, _ = _library()
+    serialization, ed25519, _, unsupported = _library()
     problems = sums_problems(folder)
     if problems:
         raise ReportError(f"{folder} is not signed, it is not as it was written: {'; '.join(problems)}")
     try:
         key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, unsupported) as error:
         raise ReportError(f"{key_file} holds no private key in PEM without a password: {error}") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise ReportError(
@@ -106,7 +106,7 @@ def signature_problems(folder: Path, trusted: Path | None) -> list[str]:
 
 
 def _problems(folder: Path, trusted: Path | None) -> list[str]:
-    serialization, ed25519, invalid = _library()
+    serialization, ed25519, invalid, unsupported = _library()
     text = read_text(folder / ATTESTATION)
     envelope = parse_report(text, source=ATTESTATION)
     public = read_text(folder / PUBLIC_KEY).encode("utf-8")
@@ -122,12 +122,12 @@ def _problems(folder: Path, trusted: Path | None) -> list[str]:
         if not (same_text and same_base64 and base64.b64encode(signed).decode() == signature["sig"]):
             return [f"{ATTESTATION} or {PUBLIC_KEY} is not as `vdist sign` wrote it"]
         if envelope.get("payloadType") != PAYLOAD or signature.get("keyid") != _key_id(public):
-            return [f"{ATTESTATION}: type of the payload or id of the key is wrong"]
+            return [f"{ATTESTATION} names another key than {PUBLIC_KEY}, or another type of payload"]
         key.verify(signed, _authenticated(payload))
         claimed = json.loads(payload)
     except invalid:
         return [f"the signature in {ATTESTATION} does not fit what it signs"]
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError, binascii.Error, unsupported) as error:
         return [f"{ATTESTATION} or {PUBLIC_KEY} is malformed: {error}"]
     problems = []
     if not all((folder / name).is_file() for name in (REPORT, SUMS)):
@@ -158,14 +158,14 @@ def _pem(key: Any, serialization: Any) -> bytes:
     return pem
 
 
-def _library() -> tuple[Any, Any, Any]:
+def _library() -> tuple[Any, Any, Any, Any]:
     """Return what of cryptography is used. Raises ReportError where it is not installed: it is an extra."""
     try:
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - an extra
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415 - an extra
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
         from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
     except ImportError:
         raise ReportError(
             "signatures need the library cryptography: pip install 'pytest-vdist[sign]'"
         ) from None
-    return serialization, ed25519, InvalidSignature
+    return serialization, ed25519, InvalidSignature, UnsupportedAlgorithm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 from collections import Counter
@@ -102,12 +101,11 @@ def _verdicts(folder: Path, report: Report) -> Iterable[str]:
     try:
         session = json.loads(names.read_text(folder / SESSION))
         again = assembly.report_of(
-            session, report["tests"], assembly.waivers_in(folder), finished=report["finished"]
+            session, report["tests"], assembly.waivers_in(folder), finished=session["finished"]
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         yield f"{SESSION} cannot be used to judge the results again: {type(error).__name__}: {error}"
         return
-    again["waivers"] = report["waivers"]  # their state is that of the day of the run
     for key in sorted({*again, *report}):
         if again.get(key) == report.get(key):
             continue
@@ -132,13 +130,25 @@ def _waivers(folder: Path, report: Report) -> Iterable[str]:
     except FileError as error:
         yield str(error)
         return
-    day = dt.date.fromisoformat(report["started"][:10])
+    day = assembly.day_of(report)
     for waiver in held:
         if waiver.is_expired(day):
             yield f"the waiver of {waiver.requirement} expired on {waiver.expires}, the run was on {day}"
-    listed = [(entry["requirement"], entry["expires"]) for entry in report["waivers"]]
-    if listed != [(waiver.requirement, waiver.expires.isoformat()) for waiver in held]:
+    listed = [
+        {key: it for key, it in entry.items() if key not in {"state", "in_error"}}
+        for entry in report["waivers"]
+    ]
+    if listed != [waiver.to_json() for waiver in held]:
         yield f"the waivers in {names.REPORT} are not those in {names.WAIVERS}"
+    yield from _some(
+        f"is waived, and no waiver in {names.WAIVERS} covers it",
+        [
+            each["test"]
+            for each in report["tests"]
+            if each["outcome"] == "waived"
+            and not any(it.covers(each["test"], each["requirements"], each["mode"]) for it in held)
+        ],
+    )
     for entry in report["waivers"]:
         if entry.get("in_error"):
             yield f"the waiver of {entry['requirement']} is in error: {entry['state']}"
