@@ -105,7 +105,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not suite_items.is_xdist_worker(session.config):
         chosen = options.options_of(session.config)
         modes.refuse_what_is_missing(chosen)
-        suite_items.refuse_suites_without_backend(chosen, suite_items.paths_asked_for(session.config))
+        suite_items.refuse_suites_that_cannot_judge(chosen, suite_items.paths_asked_for(session.config))
         control_run.refuse_several_processes(session.config)
 
 
@@ -131,7 +131,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not suite_items.is_xdist_worker(config):
         paths = (item.path for item in items)
-        suite_items.refuse_suites_without_backend(options.options_of(config), paths)
+        suite_items.refuse_suites_that_cannot_judge(options.options_of(config), paths)
     sharding.keep_shard(config, items)
     nodes.skip_for_want_of_nodes(config, items)
     suite_items.skip_unsupported(options.options_of(config), items)

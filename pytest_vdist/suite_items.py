@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def make_module(module_path: Path, parent: pytest.Collector) -> pytest.Module | 
         return None
     if is_xdist_worker(parent.config):
         # A usage error would be a crash there; the controller prints one collection error for all workers.
-        problem = missing_backend(options_of(parent.config), module_path)
+        problem = problem_of_suites(options_of(parent.config), module_path)
         if problem is not None:
             raise pytest.Collector.CollectError(problem)
     relative = Path(os.path.realpath(module_path)).relative_to(SUITES)
@@ -91,19 +92,26 @@ def _unsupported(options: Options, device_type: str) -> Mapping[str, str]:
         raise pytest.UsageError(str(error)) from error
 
 
-def refuse_suites_without_backend(options: Options, paths: Iterable[Path]) -> None:
-    """Raise pytest.UsageError if any of the paths belongs to the suites and no device was named."""
+def refuse_suites_that_cannot_judge(options: Options, paths: Iterable[Path]) -> None:
+    """Raise pytest.UsageError for a path of the suites where no device was named or asserts are left out."""
     for path in paths:
-        problem = missing_backend(options, path)
+        problem = problem_of_suites(options, path)
         if problem is not None:
             raise pytest.UsageError(problem)
 
 
-def missing_backend(options: Options, path: Path) -> str | None:
-    """Return what to tell the user if the path belongs to the suites and no device was named."""
-    if options.is_given("backend") or not is_suite_path(path):
+def problem_of_suites(options: Options, path: Path) -> str | None:
+    """Return what to tell the user if the path belongs to the suites and they can't judge in this session."""
+    if not is_suite_path(path):
         return None
-    return f"the suites test a device, got none for {path}; name the device: pytest --vdist-backend=cpu"
+    if not options.is_given("backend"):
+        return f"the suites test a device, got none for {path}; name the device: pytest --vdist-backend=cpu"
+    if not __debug__:
+        return (
+            f"the suites judge by assert statements, which Python leaves out at optimization level "
+            f"{sys.flags.optimize}, got {path}; unset PYTHONOPTIMIZE and run Python without -O"
+        )
+    return None
 
 
 def is_xdist_worker(config: pytest.Config) -> bool:

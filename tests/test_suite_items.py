@@ -147,6 +147,18 @@ def test_suites_without_a_device_are_a_usage_error(wheel: Installation, argument
     )
 
 
+def test_suites_whose_asserts_python_leaves_out_are_a_usage_error(
+    wheel: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    result = wheel.run(*RUN, "--assert=plain")
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert (
+        "ERROR: the suites judge by assert statements, which Python leaves out at optimization level 2, "
+        f"got {wheel.suite}; unset PYTHONOPTIMIZE and run Python without -O"
+    ) in result.stderr
+
+
 def test_suites_without_a_device_reached_from_a_folder_above_are_a_usage_error(wheel: Installation) -> None:
     result = wheel.run(target=(str(wheel.path),))
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
