@@ -51,6 +51,12 @@ class DeclaredImplementation:
         self._implementation = implementation
         self._manifest = manifest
 
+    def __getattr__(self, name: str) -> Any:
+        """Return what only some implementations have: `coordinator_class`, `communicators`."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._implementation, name)
+
     def capabilities(self, device_type: str) -> Capabilities:
         own = self._implementation.capabilities(device_type)
         fields = {field.name: getattr(own, field.name) for field in dataclasses.fields(own)}

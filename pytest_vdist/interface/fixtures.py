@@ -33,7 +33,9 @@ def interface_inspection(
 
     options = options_of(request.config)
     device_type = options.backend_named(backend).device_type
-    found = inspect_classes(Question.about(implementation, device_type, options.interface or ()))
+    found = inspect_classes(
+        Question.about(implementation, device_type, options.interface or (), capabilities.unsupported)
+    )
     if found.coordinator is not None:
         return found
     looked_at = distributed_run(

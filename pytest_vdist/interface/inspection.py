@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ class Question:
     """What a process is to compare, as plain values.
 
     `pairs` are those of --vdist-interface: a host, and the class or "" for the one that the host picks.
+    `unsupported` is what implementation or manifest say that there is not.
     """
 
     implementation: str
@@ -46,11 +47,19 @@ class Question:
     origin: str
     device_type: str
     pairs: tuple[tuple[str, str], ...] = ()
+    unsupported: tuple[str, ...] = ()
     path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
 
     @classmethod
-    def about(cls, spec: ImplementationSpec, device_type: str, pairs: Sequence[tuple[str, str]]) -> Question:
-        return cls(spec.name, spec.target, spec.origin, device_type, tuple(pairs))
+    def about(
+        cls,
+        spec: ImplementationSpec,
+        device_type: str,
+        pairs: Sequence[tuple[str, str]],
+        unsupported: Iterable[str] = (),
+    ) -> Question:
+        """Return the question about an implementation; methods that are `unsupported` may be missing."""
+        return cls(spec.name, spec.target, spec.origin, device_type, tuple(pairs), tuple(unsupported))
 
     @property
     def spec(self) -> ImplementationSpec:
@@ -108,11 +117,10 @@ def _answer(question: Question) -> dict[str, Any]:
         implementation = question.spec.load()
         coordinator = None
         if hasattr(implementation, "coordinator_class"):
-            unsupported = implementation.capabilities(question.device_type).unsupported
             cls: Any = implementation.coordinator_class(question.device_type)
             coordinator = {
                 "about": f"{cls.__module__}.{cls.__qualname__}",
-                "differences": comparison.coordinator_differences(cls, unsupported),
+                "differences": comparison.coordinator_differences(cls, question.unsupported),
             }
         communicators = []
         for name, cls in _pairs(question, implementation):

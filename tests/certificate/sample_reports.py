@@ -13,6 +13,8 @@ from pytest_vdist.certificate import assembly, output
 from pytest_vdist.certificate.report import folder as names
 from pytest_vdist.certificate.report.folder import Report, results_text
 from pytest_vdist.certificate.requirements import REGISTRY_FILE, registry
+from pytest_vdist.certification.suite_source import suites_digest
+from pytest_vdist.mutation.control import CONTROLS
 
 FAILURE = """rank 1: AssertionError: all_reduce of bfloat16 is out of bounds
     sum of 4 ranks, element 4095 of 4096
@@ -27,7 +29,7 @@ HANG = """rank 2 did not answer within 60 s
     ranks 0, 1, 3 wait in barrier, operation 18 of group world
     rank 2 is at operation 17, broadcast of group world
 """
-MANIFEST = 'schema = "vdist-manifest/1"\n'
+MANIFEST = 'schema = "vdist-manifest/1"\n[device]\nname = "cpu"\n[claims]\ndevice_failures = "error"\n'
 
 
 def result(
@@ -143,11 +145,12 @@ def conformant_results(*, world_size: int = 2) -> list[dict[str, Any]]:
 
 def session(tests: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     """Return what a session writes down at its start; `changes` replace entries."""
-    whole = {
+    whole: dict[str, Any] = {
         "suite": {
             "version": metadata.version("pytest-vdist"),
             "spec_version": registry().spec_version,
             "requirements_digest": hashlib.sha256(REGISTRY_FILE.read_bytes()).hexdigest(),
+            "digest": suites_digest(),
             "kill_score": {"score": 1.0, "killed": 214, "mutants": 214},
         },
         "started": "2026-11-22T12:00:00Z",
@@ -165,15 +168,20 @@ def session(tests: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
         ],
         "seeds": {"programs": 0},
         "capabilities": {
-            "declared": {"accumulate": {"bfloat16": "float32"}, "split_group": True, "order": "any"},
+            "declared": {
+                "accumulate": {"bfloat16": "float32"},
+                "device_failures": "error",
+                "order": "any",
+                "repeatable": False,
+            },
             "observed": {"accumulate": {"bfloat16": "bfloat16"}, "split_group": True},
         },
         "controls": [
-            {"name": "drop_rank", "caught": True, "by": "collectives/test_all_reduce.py::test_sum[cpu-2]"},
-            {"name": "lsb_flip", "caught": True, "by": "collectives/test_all_reduce.py::test_sum[cpu-2]"},
+            {"name": f"{name} (cpu)", "caught": True, "by": "collectives/test_all_reduce.py::test_sum[cpu-2]"}
+            for name in CONTROLS
         ],
         "profiles": ["core", "numerics"],
-        "profiles_not_judged": {"split": "not asked for"},
+        "profiles_not_judged": dict.fromkeys(registry().profiles, "not asked for"),
         "left_out": {},
         "void": [],
         "shard": None,
@@ -181,7 +189,10 @@ def session(tests: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
             each["test"]: {"requirements": each["requirements"], "mode": each["mode"]} for each in tests
         },
     }
-    return {**whole, **changes}
+    whole |= changes
+    judged = whole["profiles"]
+    not_judged = {name: why for name, why in whole["profiles_not_judged"].items() if name not in judged}
+    return {**whole, "profiles_not_judged": not_judged}
 
 
 def report(tests: list[dict[str, Any]], **changes: Any) -> Report:

@@ -132,7 +132,7 @@ FORGERIES = {
         "is not in must-pass",
     ),
     "a test twice": (lambda r: {"tests": [*r["tests"], r["tests"][0]]}, "has several results"),
-    "no controls": (lambda _: {"controls": []}, "no control mutants ran"),
+    "no controls": (lambda _: {"controls": []}, "nothing shows that the tests could fail"),
     "a missed control": (lambda _: {"controls": [{"name": "x", "caught": False}]}, "x was not noticed"),
     "another device": (
         lambda r: {"implementation": {**r["implementation"], "device_names": ["better"]}},
@@ -146,6 +146,26 @@ FORGERIES = {
     "other requirements": (
         lambda r: {"suite": {**r["suite"], "requirements_digest": "0" * 64}},
         "the requirements are not those",
+    ),
+    "other suites": (
+        lambda r: {"suite": {**r["suite"], "digest": "0" * 64}},
+        "the tests that ran are not those of suite version",
+    ),
+    "another requirement": (
+        lambda r: {"tests": [{**each, "requirements": ["VD-AR-001"]} for each in r["tests"]]},
+        "has other requirements or another mode in session.json",
+    ),
+    "another claim": (
+        lambda r: {"capabilities": {**r["capabilities"], "declared": {"device_failures": "abort"}}},
+        "manifest.toml claims another device_failures than was tested",
+    ),
+    "a profile that is not named": (
+        lambda _: {"profiles_not_judged": {}},
+        "fault is a profile of which report.json does not say why it is not judged",
+    ),
+    "an end that is none": (
+        lambda _: {"finished": 5},
+        "finished: must be time or null, got 5",
     ),
     "another schema": (lambda _: {"schema": "vdist-report/2"}, "schema: must be 'vdist-report/1'"),
     "a word for a number": (

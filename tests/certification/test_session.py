@@ -19,6 +19,7 @@ from pytest_vdist import cli
 from pytest_vdist.certificate import requirements
 from pytest_vdist.certificate.report.schema import schema_problems
 from pytest_vdist.certificate.report.sums import sums_problems
+from pytest_vdist.certification import suite_source
 
 REGISTRY = """
 schema = "vdist-requirements/1"
@@ -128,7 +129,8 @@ def certify(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def tiny_registry(certify: Any, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have commands in this process judge by the registry that the certified sessions have."""
+    """Have commands in this process judge by the registry and the suites that the certified sessions have."""
+    monkeypatch.setattr(suite_source, "SUITES", pytester.path / "suites")
     monkeypatch.setattr(requirements, "REGISTRY_FILE", pytester.path / "requirements.toml")
     requirements.registry.cache_clear()
     yield

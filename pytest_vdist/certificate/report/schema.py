@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,21 @@ def _told(error: Any) -> str:
         "enum": f"must be one of {', '.join(map(str, error.validator_value))}"
         if error.validator == "enum"
         else "",
-        "type": f"must be of type {_types(error.validator_value)}",
+        "type": f"must be of type {_types(error.validator_value)}" if error.validator == "type" else "",
         "minLength": "must not be empty",
         "minItems": "must not be empty",
+        "anyOf": f"must be {' or '.join(map(_kind, error.validator_value))}"
+        if error.validator == "anyOf"
+        else "",
         "pattern": f"must match {error.validator_value}",
         "minimum": f"must be at least {error.validator_value}",
         "maximum": f"must be at most {error.validator_value}",
     }.get(error.validator, f"breaks the rule {error.validator}")
     return f"{wanted}, got {short}"
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    return str(schema.get("type") or schema.get("$ref", "").rpartition("/")[2])
 
 
 def _types(value: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib import metadata
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_vdist.certificate import assembly, requirements
+from pytest_vdist.certificate.manifest import parse_manifest
 from pytest_vdist.certificate.output import SESSION
 from pytest_vdist.certificate.report import folder as names
 from pytest_vdist.certificate.report import signing
@@ -20,6 +20,8 @@ from pytest_vdist.certificate.report.schema import schema_problems
 from pytest_vdist.certificate.report.shards import shard_text
 from pytest_vdist.certificate.report.sums import sums_problems
 from pytest_vdist.certificate.tables import FileError
+from pytest_vdist.certification.suite_source import suites_digest
+from pytest_vdist.mutation.control import CONTROLS
 
 OK, FAILED, INCOMPLETE = 0, 1, 10
 _PASSING = ("conformant", "conformant_with_waivers", "partial")
@@ -69,6 +71,15 @@ def _completeness(folder: Path, report: Report) -> Iterable[str]:
     yield from _some(f"is in {names.MUST_PASS} twice", [t for t, n in Counter(expected).items() if n > 1])
     if not expected:
         yield f"{names.MUST_PASS} is empty: a certificate of nothing"
+    yield from _some(
+        f"has other requirements or another mode in {SESSION}",
+        [
+            each["test"]
+            for each in report["tests"]
+            if _session(folder)["expected"].get(each["test"], {})
+            != {"requirements": each["requirements"], "mode": each["mode"]}
+        ],
+    )
     written = names.results_of(names.read_text(folder / names.RESULTS), source=names.RESULTS)
     if written != report["tests"]:
         yield f"{names.RESULTS} and the tests in {names.REPORT} differ"
@@ -94,12 +105,14 @@ def _versions(_: Path, report: Report) -> Iterable[str]:
         )
     elif suite["requirements_digest"] != hashlib.sha256(requirements.REGISTRY_FILE.read_bytes()).hexdigest():
         yield f"the requirements are not those of suite version {own}: their digest differs"
+    elif suite.get("digest") != suites_digest():
+        yield f"the tests that ran are not those of suite version {own}: the digest of the suites differs"
 
 
 def _verdicts(folder: Path, report: Report) -> Iterable[str]:
     """Judge the results once more and compare; a report of another suite version cannot be judged here."""
     try:
-        session = json.loads(names.read_text(folder / SESSION))
+        session = _session(folder)
         again = assembly.report_of(
             session, report["tests"], assembly.waivers_in(folder), finished=session["finished"]
         )
@@ -113,6 +126,10 @@ def _verdicts(folder: Path, report: Report) -> Iterable[str]:
             yield from _changed_profiles(report["profiles"], again["profiles"])
         else:
             yield f"{key} in {names.REPORT} is not what the other files give"
+
+
+def _session(folder: Path) -> dict[str, Any]:
+    return names.parse_report(names.read_text(folder / SESSION), source=SESSION)
 
 
 def _changed_profiles(said: dict[str, Any], follows: dict[str, Any]) -> Iterable[str]:
@@ -154,9 +171,36 @@ def _waivers(folder: Path, report: Report) -> Iterable[str]:
             yield f"the waiver of {entry['requirement']} is in error: {entry['state']}"
 
 
+def _manifest(folder: Path, report: Report) -> Iterable[str]:
+    """Compare the manifest with the claims that the report says were tested."""
+    manifest = parse_manifest(names.read_text(folder / names.MANIFEST), source=names.MANIFEST)
+    backend, declared = report["implementation"]["backend"], report["capabilities"]["declared"]
+    if manifest.device != backend:
+        yield f"{names.MANIFEST} is about {manifest.device}, {names.REPORT} about {backend}"
+    claims = {**manifest.claims, **manifest.maps, "order": manifest.order, "repeatable": manifest.repeatable}
+    # Of accumulators the report tells those of dtypes that were probed.
+    claims["accumulate"] = {**declared.get("accumulate", {}), **_known(claims, declared)}
+    for name, claim in claims.items():
+        if declared.get(name) != claim:
+            yield f"{names.MANIFEST} claims another {name} than was tested, by {names.REPORT}"
+
+
+def _known(claims: dict[str, Any], declared: dict[str, Any]) -> dict[str, Any]:
+    probed = declared.get("accumulate", {})
+    return {dtype: it for dtype, it in claims.get("accumulate", {}).items() if dtype in probed}
+
+
+def _profiles(_: Path, report: Report) -> Iterable[str]:
+    known = set(requirements.registry().profiles)
+    named = {*report["profiles"], *report.get("profiles_not_judged", ())}
+    yield from _some(f"is a profile of which {names.REPORT} does not say why it is not judged", known - named)
+
+
 def _controls(_: Path, report: Report) -> Iterable[str]:
-    if not report["controls"]:
-        yield "no control mutants ran: nothing shows that the tests of this session could fail"
+    # A device's name follows in parentheses.
+    ran = {control["name"].rpartition(" (")[0] for control in report["controls"]}
+    for name in CONTROLS.keys() - ran:
+        yield f"the control mutant {name!r} did not run: nothing shows that the tests could fail"
     for control in report["controls"]:
         if not control["caught"]:
             yield f"the control mutant {control['name']} was not noticed"
@@ -170,6 +214,6 @@ def _page(folder: Path, report: Report) -> Iterable[str]:
 
 
 _CHECKS: tuple[Callable[[Path, Report], Iterable[str]], ...] = (
-    *(_versions, _completeness, _waivers, _controls),
+    *(_versions, _completeness, _waivers, _manifest, _profiles, _controls),
     *(_verdicts, _page),
 )
