@@ -301,11 +301,14 @@ def test_merged_jobs_are_judged_as_one_and_the_worse_outcome_counts(tmp_path: Pa
     tests = conformant_results()
     failing = {**tests[0], "outcome": "failed"}
     a = write_folder(tmp_path / "a", tests[:60])
-    b = write_folder(tmp_path / "b", tests[50:])
+    device = {"name": "reference", "backend": "cpu", "device_names": ["Example CPU 10"], "proof": {}}
+    b = write_folder(tmp_path / "b", tests[50:], implementation=device)
     c = write_folder(tmp_path / "c", [failing])
     assert verify(a)[0] == verify(b)[0] == 10
     assert cli.main(["merge", str(tmp_path / "ab"), str(a), str(b)]) == 0
     assert verify(tmp_path / "ab") == (0, ["profile core: conformant", "profile numerics: conformant"])
+    devices = names.read_report(tmp_path / "ab")["implementation"]["device_names"]
+    assert devices == ["Example CPU 9", "Example CPU 10"]
     assert cli.main(["merge", str(tmp_path / "abc"), str(tmp_path / "ab"), str(c)]) == 0
     assert verify(tmp_path / "abc")[0] == 1
     outcomes = {test["test"]: test["outcome"] for test in names.read_report(tmp_path / "abc")["tests"]}

@@ -85,6 +85,10 @@ def merged_session(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     )
     return {
         **sessions[0],
+        "implementation": {
+            **sessions[0]["implementation"],
+            "device_names": _union(each["implementation"]["device_names"] for each in sessions),
+        },
         "started": min(each["started"] for each in sessions),
         "settings": _settings([each["settings"] for each in sessions]),
         "capabilities": capabilities,
