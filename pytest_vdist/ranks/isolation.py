@@ -12,10 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.utils.deterministic
 from torch.distributed import distributed_c10d
 
 from pytest_vdist.ranks import _compat
@@ -58,10 +60,10 @@ class ProcessState:
         self._environment = _compat.environment_snapshot()
         self._directory = os.getcwd()
         self._path = list(sys.path)
-        self._streams = sys.stdout, sys.stderr
+        self._streams = sys.stdin, sys.stdout, sys.stderr
         self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         self._threads = frozenset(threading.enumerate())
-        self._torch = _torch_settings()
+        self._settings = _settings()
         self._callables = [_Callables(owner) for owner in _OFTEN_PATCHED]
         self._modules = set(sys.modules)
 
@@ -82,7 +84,7 @@ class ProcessState:
 
     def flush(self) -> None:
         """Write out what the function has printed, also if it put other streams in place."""
-        for stream in self._streams:
+        for stream in self._streams[1:]:
             stream.flush()
 
     def threads_left(self) -> list[str]:
@@ -94,10 +96,10 @@ class ProcessState:
     def restore(self) -> None:
         """Put everything back that has changed."""
         os.chdir(self._directory)
-        sys.stdout, sys.stderr = self._streams
+        sys.stdin, sys.stdout, sys.stderr = self._streams
         if sys.path != self._path:
             sys.path[:] = self._path
-        _restore_torch_settings(self._torch)
+        _restore_settings(self._settings)
         forget_compiled_functions()
         self._restore_handlers()
         for callables in self._callables:
@@ -135,23 +137,58 @@ def _set_grad_enabled(enabled: bool) -> None:
     torch.set_grad_enabled(enabled)
 
 
+def _set_anomaly_detection(enabled: bool) -> None:
+    torch.autograd.set_detect_anomaly(enabled)
+
+
+def _fills_new_memory() -> bool:
+    return bool(torch.utils.deterministic.fill_uninitialized_memory)  # type: ignore[attr-defined]
+
+
+def _set_fill_of_new_memory(enabled: bool) -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = enabled  # type: ignore[attr-defined]
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _set_umask(mask: int) -> None:
+    os.umask(mask)
+
+
+def _set_signal_mask(mask: set[int]) -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 # Setters are called for what has changed only: some of them import the compiler, which takes seconds.
-_TORCH_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], None]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, _set_default_device),
     (torch.get_num_threads, torch.set_num_threads),
     (torch.is_grad_enabled, _set_grad_enabled),
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.is_anomaly_enabled, _set_anomaly_detection),
+    (_fills_new_memory, _set_fill_of_new_memory),
+    *(
+        (partial(torch.is_autocast_enabled, kind), partial(torch.set_autocast_enabled, kind))
+        for kind in ("cpu", "cuda", "xpu")
+    ),
+    (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    (_umask, _set_umask),
+    (partial(signal.pthread_sigmask, signal.SIG_BLOCK, ()), _set_signal_mask),
 )
 
 
-def _torch_settings() -> tuple[Any, ...]:
-    return tuple(read() for read, _ in _TORCH_SETTINGS)
+def _settings() -> tuple[Any, ...]:
+    return tuple(read() for read, _ in _SETTINGS)
 
 
-def _restore_torch_settings(settings: tuple[Any, ...]) -> None:
-    for (read, write), value in zip(_TORCH_SETTINGS, settings, strict=True):
+def _restore_settings(settings: tuple[Any, ...]) -> None:
+    for (read, write), value in zip(_SETTINGS, settings, strict=True):
         if read() != value:
             write(value)
 

@@ -93,7 +93,7 @@ def rank_main(link: Link, assignment: Assignment) -> None:
         try:
             message = link.connection.recv_bytes()
         except (EOFError, ConnectionError):
-            os._exit(0)
+            os.killpg(0, signal.SIGKILL)  # with the processes that functions have left running
         link.connection.send_bytes(wire.dump_message(server.serve(wire.load_message(message))))
         state.restore()  # after the answer: nobody waits for it
 
@@ -148,8 +148,15 @@ def _reply_of_exception(run: Run, error: BaseException) -> Reply:
     if kind in {"skip", "xfail", "exit"}:
         outcome = {"skip": Outcome.SKIPPED, "xfail": Outcome.XFAILED, "exit": Outcome.EXITED}[kind]
         return Reply(run.serial, outcome, reason=str(error), world_reusable=False)
-    raised = RaisedException(type(error).__qualname__, str(error), _traceback_text(error), now)
+    raised = RaisedException(type(error).__qualname__, _message(error), _traceback_text(error), now)
     return Reply(run.serial, Outcome.RAISED, raised=raised, world_reusable=False)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as problem:
+        return f"<its text can't be had: __str__ raised {type(problem).__name__}>"
 
 
 def _traceback_text(error: BaseException) -> str:

@@ -119,6 +119,37 @@ def test_a_passing_session_leaves_no_files(tmp_path: Path, temporary: Path) -> N
     assert set(os.listdir("/dev/shm")) <= shared_memory_before
 
 
+def test_a_process_that_a_passing_function_leaves_ends_with_its_rank(tmp_path: Path, temporary: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (tmp_path / "test_child.py").write_text(f"""
+import pathlib
+import subprocess
+
+def test_child(distributed_run):
+    def body():
+        child = subprocess.Popen(["sleep", "600"])
+        (pathlib.Path({str(notes)!r}) / str(child.pid)).touch()
+
+    distributed_run(body)
+""")
+
+    session = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_child.py"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert session.returncode == 0, session.stdout
+    started = [int(name) for name in os.listdir(notes)]
+    assert len(started) == 2
+    assert [pid for pid in started if not _wait_for_end(pid)] == []
+
+
 def test_a_temporary_folder_with_a_long_path_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "test_passing.py").write_text(PASSING)
     long = tmp_path / ("x" * 100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.utils.deterministic
 
 from pytest_vdist import DistributedRun
 
@@ -71,6 +73,28 @@ def _patches() -> None:
     dist.all_reduce = torch.ones = os.getpid = None  # type: ignore[assignment]
 
 
+def _autograd() -> None:
+    torch.autograd.set_detect_anomaly(True)
+    torch.set_autocast_enabled("cpu", True)
+
+
+def _new_memory() -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _sockets_and_files() -> None:
+    socket.setdefaulttimeout(0.001)
+    os.umask(0o777)
+
+
+def _signal_mask() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+
+
+def _input() -> None:
+    setattr(sys, "stdin", None)  # noqa: B010
+
+
 def _state() -> list[Any]:
     return [
         dict(os.environ),
@@ -89,7 +113,20 @@ def _state() -> list[Any]:
         dist.all_reduce.__name__,
         torch.ones.__name__,
         os.getpid(),
+        torch.is_anomaly_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        socket.getdefaulttimeout(),
+        signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        sys.stdin is None,
+        _umask(),
     ]
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 @pytest.mark.parametrize(
@@ -108,6 +145,11 @@ def _state() -> list[Any]:
         _streams,
         _path,
         _patches,
+        _autograd,
+        _new_memory,
+        _sockets_and_files,
+        _signal_mask,
+        _input,
     ],
     ids=lambda change: change.__name__.strip("_"),
 )
