@@ -16,10 +16,12 @@ from multiprocess import forkserver
 import pytest_vdist
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.ranks import _compat, worker
+from pytest_vdist.ranks.failures import RanksUnavailableError
 from pytest_vdist.ranks.process import RankProcess
 from pytest_vdist.ranks.world import Rendezvous
 
 _HOST = "127.0.0.1"
+_LOOPBACK_PATIENCE = 5.0
 _PRELOAD = [
     "pytest_vdist.ranks.fork_server",
     "torch",
@@ -73,6 +75,8 @@ class Launcher:
         The socket is bound before anyone learns the port, so no other session can take it. It is an IPv4
         socket, because torch looks the peers' names up and `::ffff:127.0.0.1` can take seconds to resolve.
         """
+        if self._host == _HOST:
+            _require_loopback()
         listener = socket.create_server((self._host if self._host == _HOST else "", 0))
         port = listener.getsockname()[1]
         return _compat.TCPStore(
@@ -108,6 +112,20 @@ class Launcher:
                 with _temporarily({"PYTHONPATH": _python_path()}), _short_temporary_folder():
                     forkserver.ensure_running()
             yield
+
+
+def _require_loopback() -> None:
+    """Raise RanksUnavailableError where ranks can't connect; torch would try for five minutes."""
+    try:
+        with socket.create_server((_HOST, 0)) as listener:
+            socket.create_connection(listener.getsockname(), timeout=_LOOPBACK_PATIENCE).close()
+    except OSError as error:
+        raise RanksUnavailableError(
+            f"ranks on this machine meet at {_HOST}, where no connection can be made: {error}; "
+            "bring the loopback up (ip link set lo up), look at the limit of open files (ulimit -n), "
+            "and ask vdist doctor",
+            [],
+        ) from None
 
 
 def _compiler_cache() -> str:
