@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_vdist.certificate.suites import SUITES
 from pytest_vdist.implementations.spec import ImplementationError
 from pytest_vdist.options import Options, options_of
 
-# In a checkout the folder is a link to a folder beside the package; a test may be reached by either path.
-SUITES = Path(os.path.realpath(Path(__file__).parent / "suites"))
 SUITES_PACKAGE = "pytest_vdist.suites"
 REQUIREMENT_MARKER = "vdist_requirement"
 _OTHERS_WARNINGS = [

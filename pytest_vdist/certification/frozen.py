@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from pytest_vdist.certificate.suites import SUITES
 from pytest_vdist.certification.suite_source import tests_of
 from pytest_vdist.options import Options
-from pytest_vdist.suite_items import SUITES, is_suite_path, paths_asked_for
+from pytest_vdist.suite_items import is_suite_path, paths_asked_for
 
 # Destination in pytest's options, and the flag as users write it; a plugin may be missing with its option.
 _REFUSED = (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_vdist.suite_items import SUITES
+from pytest_vdist.certificate.suites import SUITES
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pytest_vdist.suite_items import REQUIREMENT_MARKER, SUITES
+from pytest_vdist.certificate.suites import SUITES
+from pytest_vdist.suite_items import REQUIREMENT_MARKER
 
 
 def tests_by_requirement() -> Mapping[str, list[str]]:
@@ -42,12 +42,3 @@ def _named(node: ast.AST) -> set[str]:
         for argument in call.args
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
     }
-
-
-def suites_digest() -> str:
-    """Return the SHA-256 over names and contents of all files of the suites: changed suites show."""
-    whole = hashlib.sha256()
-    for path in sorted(SUITES.rglob("*.py")):
-        whole.update(f"{path.relative_to(SUITES).as_posix()}\0".encode())
-        whole.update(hashlib.sha256(path.read_bytes()).digest())
-    return whole.hexdigest()

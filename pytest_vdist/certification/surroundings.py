@@ -13,7 +13,7 @@ import pytest
 
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.certificate.requirements import REGISTRY_FILE, registry
-from pytest_vdist.certification.suite_source import suites_digest
+from pytest_vdist.certificate.suites import suites_digest
 from pytest_vdist.mutation.record import Tree, kill_score, read_record
 from pytest_vdist.options import TABLE, Options
 from pytest_vdist.reference_impl.mutants import MUTANTS

@@ -13,7 +13,7 @@ from importlib import metadata
 from pytest_vdist.backends.base import BackendError
 from pytest_vdist.backends.registry import find_backend, require_devices
 from pytest_vdist.certificate.requirements import Level, RequirementsError, registry
-from pytest_vdist.certification.suite_source import suites_digest
+from pytest_vdist.certificate.suites import suites_digest
 from pytest_vdist.mutation import record, reports
 from pytest_vdist.mutation.merging import MergeError, merge_files
 from pytest_vdist.mutation.record import Tree

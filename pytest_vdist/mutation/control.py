@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from pytest_vdist.certificate.controls import CONTROLS
 from pytest_vdist.implementations.spec import ImplementationSpec
 
 if TYPE_CHECKING:
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
         Implementation,
         InitSettings,
     )
-
-CONTROLS: Mapping[str, tuple[str, ...]] = {
-    "the sum lacks the last rank": ("VD-AR-001",),
-    "one bit of what is gathered is wrong on the last rank": ("VD-AG-001", "VD-AG-008"),
-    "the barrier lets everybody through": ("VD-BAR-001",),
-}
-"""The control mutants, and the requirements of which a test must notice each."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from pytest_vdist import _compat
+from pytest_vdist.certificate.controls import CONTROLS
 from pytest_vdist.implementations.spec import ImplementationSpec
-from pytest_vdist.mutation.control import CONTROLS, ControlSpec
+from pytest_vdist.mutation.control import ControlSpec
 from pytest_vdist.options import options_of
 from pytest_vdist.suite_items import REQUIREMENT_MARKER
 

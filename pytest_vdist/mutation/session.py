@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from pytest_vdist.certificate.requirements import registry
+from pytest_vdist.certificate.suites import SUITES
 from pytest_vdist.mutation.results import Kill, Result, fate_of
 from pytest_vdist.ranks.failures import RankDiedError, RanksHungError, RanksUnavailableError
 from pytest_vdist.reference_impl.mutants import MUTANTS, Mutant
-from pytest_vdist.suite_items import REQUIREMENT_MARKER, SUITES
+from pytest_vdist.suite_items import REQUIREMENT_MARKER
 
 _FACTORIES = "pytest_vdist.mutation.implementations"
 _MESSAGE_LENGTH = 200

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pytest_vdist.certificate import assembly, output
+from pytest_vdist.certificate.controls import CONTROLS
 from pytest_vdist.certificate.report import folder as names
 from pytest_vdist.certificate.report.folder import Report, results_text
 from pytest_vdist.certificate.requirements import REGISTRY_FILE, registry
-from pytest_vdist.certification.suite_source import suites_digest
-from pytest_vdist.mutation.control import CONTROLS
+from pytest_vdist.certificate.suites import suites_digest
 
 FAILURE = """rank 1: AssertionError: all_reduce of bfloat16 is out of bounds
     sum of 4 ranks, element 4095 of 4096

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_vdist.certificate.suites import SUITES
 from pytest_vdist.certification.places import Places
-from pytest_vdist.suite_items import SUITES
 
 PURELIB = sysconfig.get_path("purelib")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pytest_vdist.suite_items import SUITES
+from pytest_vdist.certificate.suites import SUITES
 
 from . import variants
 

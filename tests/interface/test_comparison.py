@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import pytest_vdist
+from pytest_vdist.certificate.suites import SUITES
 from pytest_vdist.implementations.protocol import Coordinator
 from pytest_vdist.interface import hosts
 from pytest_vdist.interface.comparison import communicator_differences, coordinator_differences, methods_of
@@ -18,7 +19,6 @@ from pytest_vdist.interface.signatures import Call
 from pytest_vdist.reference_impl import mutants
 from pytest_vdist.reference_impl.communicators.cpu import CpuCommunicator
 from pytest_vdist.reference_impl.coordinator import GroupCoordinator
-from pytest_vdist.suite_items import SUITES
 
 PACKAGE = Path(pytest_vdist.__file__).parent
 # Objects with methods of such names that are no coordinators: torch's own, oracles, meetings of ranks.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_vdist.certificate.controls import CONTROLS
 from pytest_vdist.implementations.spec import ImplementationSpec
-from pytest_vdist.mutation.control import CONTROLS, ControlSpec
+from pytest_vdist.mutation.control import ControlSpec
 
 plain = pytest.mark.usefixtures("plain_sessions")
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from pytest_vdist.certificate.requirements import Level, Requirement, registry
+from pytest_vdist.certificate.suites import SUITES
 from pytest_vdist.mutation.traceability import WITHOUT_MUTANT, without_mutant, without_test
 from pytest_vdist.reference_impl.mutants import MUTANTS, Mutant
-from pytest_vdist.suite_items import REQUIREMENT_MARKER, SUITES
+from pytest_vdist.suite_items import REQUIREMENT_MARKER
 
 MODULES = sorted(SUITES.glob("*/test_*.py"))
 REQUIREMENTS = registry().requirements

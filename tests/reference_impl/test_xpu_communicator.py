@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_vdist.certificate.suites import SUITES
 from pytest_vdist.reference_impl.simdev import build
-from pytest_vdist.suite_items import SUITES
 
 XPU_ON_OTHER_DEVICES = """
 from pytest_vdist.implementations.reference import ReferenceImplementation

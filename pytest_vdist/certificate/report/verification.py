@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_vdist.certificate import assembly, requirements
+from pytest_vdist.certificate.controls import CONTROLS
 from pytest_vdist.certificate.manifest import parse_manifest
 from pytest_vdist.certificate.output import SESSION
 from pytest_vdist.certificate.report import folder as names
@@ -19,9 +20,8 @@ from pytest_vdist.certificate.report.html import html_text
 from pytest_vdist.certificate.report.schema import schema_problems
 from pytest_vdist.certificate.report.shards import shard_text
 from pytest_vdist.certificate.report.sums import sums_problems
+from pytest_vdist.certificate.suites import suites_digest
 from pytest_vdist.certificate.tables import FileError
-from pytest_vdist.certification.suite_source import suites_digest
-from pytest_vdist.mutation.control import CONTROLS
 
 OK, FAILED, INCOMPLETE = 0, 1, 10
 _PASSING = ("conformant", "conformant_with_waivers", "partial")
