@@ -246,6 +246,7 @@ class SymmetricMemory:
     devices cannot map each other's memory.
     """
 
+    @torch.inference_mode(mode=False)  # memory that is kept is also written to outside of that mode
     def __init__(self, size: int, device: torch.device, group: dist.ProcessGroup) -> None:
         from torch.distributed import _symmetric_memory  # noqa: PLC0415 - it imports half of torch's compiler
 

@@ -23,6 +23,10 @@ _IN_PLACE = frozenset({"broadcast"})
 _RAGGED = frozenset({"all_gatherv"})
 
 
+Through = Callable[[Callable[[], Any]], Any]
+"""Makes the call that it gets, and returns what that returns."""
+
+
 class Group(Protocol):
     """What a case needs of a coordinator, besides the operation itself.
 
@@ -117,24 +121,36 @@ class Case:
         return tuple(shape)
 
 
-def perform(group: Group, case: Case) -> Observation:
-    """Make this rank's call, in a rank. An exception gets the case as a note."""
+def directly(call: Callable[[], Any]) -> Any:
+    """Make a call with nothing set around it."""
+    return call()
+
+
+def perform(group: Group, case: Case, through: Through = directly) -> Observation:
+    """Make this rank's call, in a rank, `through` what is to be around it.
+
+    An exception gets the case as a note.
+    """
     guarded = _guarded_input(group, case)
     in_place = _is_declared_in_place(group, case, guarded.tensor)
-    return observe(_call(group, case, guarded.tensor), [guarded], in_place=in_place)
+    output = through(lambda: _call(group, case, guarded.tensor))
+    return observe(output, [guarded], in_place=in_place)
 
 
-def perform_all(group: Group, cases: Sequence[Case]) -> list[Observation]:
+def perform_all(group: Group, cases: Sequence[Case], through: Through = directly) -> list[Observation]:
     """Perform the cases one after the other, in a rank."""
-    return [perform(group, case) for case in cases]
+    return [perform(group, case, through) for case in cases]
 
 
 def perform_in_own_group(
-    group: Group, cases_by_group: Sequence[Sequence[Case]], group_ranks: Sequence[Sequence[int]]
+    group: Group,
+    cases_by_group: Sequence[Sequence[Case]],
+    group_ranks: Sequence[Sequence[int]],
+    through: Through = directly,
 ) -> list[Observation]:
     """Perform the cases of this rank's group, in a rank."""
     own = next(cases for cases, ranks in zip(cases_by_group, group_ranks, strict=True) if group.rank in ranks)
-    return perform_all(group, own)
+    return perform_all(group, own, through)
 
 
 def shared_memory(group: Group, cases: Sequence[Case]) -> list[str]:
@@ -199,11 +215,13 @@ def assert_cases(
     world_size: int,
     group_ranks: list[list[int]] | None = None,
     accumulate: Mapping[str, str] | None = None,
+    through: Through = directly,
 ) -> float:
     """Perform the cases on the ranks, in one dispatch, and judge each of them in each group.
 
     Every call of every group has other data, so that stale memory or another group's data is no right result.
-    `accumulate` maps names of dtypes to declared accumulators. Returns the largest margin.
+    `accumulate` maps names of dtypes to declared accumulators; calls are made `through` what is to be around
+    them. Returns the largest margin.
     """
     __tracebackhide__ = True
     _require(cases)
@@ -213,7 +231,7 @@ def assert_cases(
         for number in range(len(groups))
     ]
     by_rank = run(
-        perform_in_own_group, cases_by_group, groups, world_size=world_size, group_ranks=group_ranks
+        perform_in_own_group, cases_by_group, groups, through, world_size=world_size, group_ranks=group_ranks
     )
     margins = [0.0]
     for group, own_cases in zip(groups, cases_by_group, strict=True):

@@ -9,7 +9,8 @@ from pytest_vdist import Coordinator, CoordinatorRun
 from pytest_vdist.judge import LAYOUTS, layout_fits
 from pytest_vdist.judge.cases import Case, assert_cases, assert_results_stay_apart
 
-SHAPES = [(), (0,), (1,), (2,), (3, 0), (7,), (127,), (4, 3), (2, 5, 3), (2, 3, 2, 5), (4099,), (262147,)]
+SHAPES = [(), (0,), (1,), (2,), (3, 0), (7,), (127,), (4, 3), (2, 5, 3), (2, 3, 2, 5), (2, 1, 2, 3, 2)]
+SHAPES += [(4099,), (262147,)]
 # Elements of an expanded tensor share memory, so it can be sent but not filled.
 DESTINATIONS = [layout for layout in LAYOUTS if layout != "expanded"]
 

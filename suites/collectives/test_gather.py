@@ -9,7 +9,7 @@ from pytest_vdist import CoordinatorRun
 from pytest_vdist.judge import LAYOUTS, layout_fits
 from pytest_vdist.judge.cases import Case, assert_cases, assert_results_stay_apart
 
-SHAPES = [(5,), (5, 3), (2, 5, 3), (3, 2, 5, 7)]
+SHAPES = [(5,), (5, 3), (2, 5, 3), (3, 2, 5, 7), (2, 1, 2, 3, 2)]
 DIMS = [(shape, dim) for shape in SHAPES for dim in range(-len(shape), len(shape))]
 SIZES = [(0,), (1,), (3,), (7,), (127,), (4099,), (262147,), (0, 3), (3, 0), (1, 1, 1), (2, 0, 3, 1)]
 MIXED = ("contiguous", "transposed", "expanded", "strided")

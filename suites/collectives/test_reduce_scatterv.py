@@ -9,7 +9,7 @@ from pytest_vdist import Capabilities, Coordinator, CoordinatorRun
 from pytest_vdist.judge import LAYOUTS, layout_fits
 from pytest_vdist.judge.cases import Case, assert_cases, assert_results_stay_apart
 
-SHAPES = [(5,), (5, 3), (2, 5, 3), (3, 2, 5, 7)]
+SHAPES = [(5,), (5, 3), (2, 5, 3), (3, 2, 5, 7), (2, 1, 2, 3, 2)]
 DIMS = [(shape, dim) for shape in SHAPES for dim in range(-len(shape), len(shape))]
 
 

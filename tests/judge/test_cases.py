@@ -110,6 +110,26 @@ def test_a_list_without_cases_is_refused(assertion: Callable[..., object]) -> No
         assertion(Simulated(), [], world_size=2)
 
 
+def test_calls_are_made_through_what_is_given_and_inputs_are_not() -> None:
+    default = torch.get_default_dtype()
+    seen = []
+
+    def through(call: Callable[[], Any]) -> Any:
+        torch.set_default_dtype(torch.float64)
+        try:
+            return call()
+        finally:
+            torch.set_default_dtype(default)
+
+    def answer(tensor: torch.Tensor) -> torch.Tensor:
+        seen.append((tensor.dtype, torch.get_default_dtype()))
+        return tensor.clone()
+
+    perform(Loner(answer), Case("broadcast", (3,), torch.float32), through)
+    assert seen == [(torch.float32, torch.float64)]
+    assert torch.get_default_dtype() == default
+
+
 def test_other_values_change_the_data_alone() -> None:
     other = CASE.with_other_values(1)
     assert replace(other, seed=CASE.seed) == CASE == CASE.with_other_values(0)

@@ -74,6 +74,7 @@ class Outbox:
         self.descriptor = None
 
 
+@torch.inference_mode(mode=False)  # memory that is kept is also written to outside of that mode
 def map_arena(descriptor: int) -> torch.Tensor:
     """Map an arena as bytes; the descriptor stays the caller's to close."""
     return torch.frombuffer(mmap.mmap(descriptor, ARENA_SIZE), dtype=torch.uint8)

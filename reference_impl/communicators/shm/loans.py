@@ -57,6 +57,7 @@ class Lender:
         self._out[loan.number] = loan
         return loan
 
+    @torch.inference_mode(mode=False)  # memory that is kept is also written to outside of that mode
     def lend_new(self, size: int) -> tuple[Loan, int] | None:
         """Lend new memory, with its descriptor, which is the caller's to close; None where too much is out.
 

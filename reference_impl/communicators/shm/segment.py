@@ -21,6 +21,7 @@ class Segment:
     the next step has read what was before it, so the row before last is free.
     """
 
+    @torch.inference_mode(mode=False)  # memory that is kept is also written to outside of that mode
     def __init__(self, descriptor: int, world_size: int) -> None:
         """Map the memory of a descriptor, which stays the caller's to close. Raises OSError, ValueError."""
         self.world_size = world_size
@@ -49,8 +50,12 @@ class Segment:
         """View row 0 or 1 as (world_size, elements of a slot)."""
         view = self._views.get(dtype)
         if view is None:
-            view = self._views[dtype] = self._rows.view(dtype).view(2, self.world_size, -1)
+            view = self._views[dtype] = self._view(dtype)
         return view[row]
+
+    @torch.inference_mode(mode=False)
+    def _view(self, dtype: torch.dtype) -> torch.Tensor:
+        return self._rows.view(dtype).view(2, self.world_size, -1)
 
 
 def slot_size(world_size: int) -> int:

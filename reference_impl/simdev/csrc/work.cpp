@@ -1,5 +1,6 @@
 #include "work.h"
 
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/ivalue.h>
 
 #include <algorithm>
@@ -155,6 +156,8 @@ WorkPtr collective_work(
   auto work = c10::make_intrusive<CollectiveWork>(rank, type, inner, std::move(results));
   inner->getFuture()->addCallback([work, write_back = std::move(write_back)](Future& done) {
     std::exception_ptr error = done.exception_ptr();
+    // gloo's threads are never in inference mode, outside of which torch lets nobody write to its tensors.
+    const at::AutoDispatchBelowADInplaceOrView written_as_by_a_device;
     try {
       if (!error && write_back) {
         write_back();
