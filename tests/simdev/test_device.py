@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from typing import Any
 
@@ -256,20 +257,12 @@ def test_tensors_are_saved_and_loaded_with_their_device(distributed_run: Distrib
 
 
 @pytest.mark.filterwarnings("default")
-def test_inductor_compiles_lookups_at_places_that_are_computed(
-    distributed_run: DistributedRun,
-) -> None:
-    def body() -> list[bool]:
-        device = current_rank().device
-        table = torch.arange(64 * 32, dtype=torch.float32).view(64, 32)
-        places = torch.arange(48)
+def test_inductor_makes_the_code_that_it_makes_for_the_cpu(distributed_run: DistributedRun) -> None:
+    """Taken for a device of CUDA's, it would lack the types of variables for vectors of places in tables."""
 
-        def look_up(table: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-            missing = places >= 40
-            return torch.where(missing.unsqueeze(1), 0.0, table[torch.where(missing, 0, places + 3)])
+    def body() -> tuple[str, str]:
+        inductor: Any = importlib.import_module("torch._inductor.utils")
+        scheduling = torch.get_device_module("simdev").Scheduling.__name__
+        return scheduling, inductor.get_current_backend("simdev")
 
-        expected = look_up(table, places)
-        compiled = torch.compile(look_up, backend="inductor", fullgraph=True)
-        return [torch.equal(compiled(table.to(device), places.to(device)).cpu(), expected)]
-
-    assert distributed_run(body, world_size=1, init_process_group=False) == [[True]]
+    assert on_one_rank(distributed_run, body) == ("CppScheduling", "cpp")
