@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_vdist.ranks.outcomes import RankOutcome
 
 _INSIDE = 0.1  # seconds after which threads that were started are in their calls
-_AGAIN = 30.0  # the limit of the world that comes after: who destroyed more groups comes to it later
+_AGAIN = 30.0  # the limit of the world that comes after
 _AFTER_WATCHDOG = 3.0  # seconds beyond its limit in which a watchdog has ended a process
 
 
@@ -118,6 +118,7 @@ class Stage:
             return ()
         self.meeting.gather("ended", ranks)
         self.world.destroy()
+        self.meeting.gather("destroyed", ranks)  # who destroys more groups comes later
         self.start("again", ranks, _AGAIN)
         group = self.world.coordinator([list(range(len(ranks)))], name="again")
         told = tuple(group.broadcast_object(self.here.rank, src=rank) for rank in range(len(ranks)))

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
+from pytest_vdist.ranks.failures import RankStatus
 from pytest_vdist.ranks.messages import RecordedWarning, Reply
 
 
@@ -16,6 +17,13 @@ def emit_output(output: Sequence[tuple[str, str]]) -> None:
     for rank, (stdout, stderr) in enumerate(output):
         _write_lines(sys.stdout, rank, stdout)
         _write_lines(sys.stderr, rank, stderr)
+
+
+def emit_ends(statuses: Iterable[RankStatus]) -> None:
+    """Write to stderr what dead ranks wrote last, and the stacks of those that have not finished."""
+    for status in statuses:
+        _write_lines(sys.stderr, status.rank, status.output)
+        _write_lines(sys.stderr, status.rank, status.stack)
 
 
 def emit_warnings(replies: Iterable[tuple[int, Reply]]) -> None:

@@ -197,13 +197,21 @@ def _standing(status: RankStatus) -> tuple[str, str]:
         return "returned", ""
     if status.state is State.SKIPPED:
         return "skipped:", status.reason
-    place = "before its first collective"
-    if status.ledger.last is not None:
-        place = f"{'in' if status.ledger.inside else 'after'} {status.ledger.last}"
     if status.state is State.DIED:
-        return "died", f"{place}: {status.reason}"
+        return "died", f"{_collective(status)}: {status.reason}"
+    return "is", whereabouts(status)
+
+
+def whereabouts(status: RankStatus) -> str:
+    """Say in or after which collective a rank is that has not finished, and at which line between two."""
     at = "" if status.ledger.inside else stacks.place(status.stack)
-    return "is", f"{place}, at {at}" if at else place
+    return f"{_collective(status)}, at {at}" if at else _collective(status)
+
+
+def _collective(status: RankStatus) -> str:
+    if status.ledger.last is None:
+        return "before its first collective"
+    return f"{'in' if status.ledger.inside else 'after'} {status.ledger.last}"
 
 
 def _output_section(status: RankStatus) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_vdist.ranks import wire
-from pytest_vdist.ranks.failures import RankStatus, State
+from pytest_vdist.ranks.failures import RankStatus, State, whereabouts
 from pytest_vdist.ranks.team import Result
 
 
@@ -15,8 +15,9 @@ class RankOutcome:
     """How one rank ended.
 
     `state` is "returned", with the `value`; "raised", "skipped" or "died", where `reason` is the exception's
-    type and message, or the signal or exit code; or "stuck" for a rank that was still running at the end.
-    `monotonic` is when it raised or died, in seconds on the host's clock `time.monotonic()`.
+    type and message, or the signal or exit code; or "stuck" for a rank that was still running at the end,
+    where `reason` says in or after which collective. `monotonic` is when it raised or died, in seconds on the
+    host's clock `time.monotonic()`.
     """
 
     rank: int
@@ -39,6 +40,7 @@ def _outcome(status: RankStatus, result: Result) -> RankOutcome:
     reply = result.replies[status.rank]
     if status.state is State.RETURNED and reply is not None:
         return RankOutcome(status.rank, status.state.value, wire.load_result(reply.value))
-    raised = status.raised
-    reason = status.reason if raised is None else f"{raised.type_name}: {raised.message}"
+    reason = whereabouts(status) if status.state is State.STUCK else status.reason
+    if status.raised is not None:
+        reason = f"{status.raised.type_name}: {status.raised.message}"
     return RankOutcome(status.rank, status.state.value, None, reason, status.monotonic)

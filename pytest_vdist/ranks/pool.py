@@ -107,7 +107,8 @@ class RankPool:
     ) -> list[RankOutcome]:
         """Run as `run` does, and return how each rank ended, failures among them.
 
-        Every rank has all of the `timeout`, also where others have failed.
+        Every rank has all of the `timeout`, also where others have failed. What a dead rank wrote last, and
+        the stack of one that has not finished, go to stderr, where pytest shows them if the test fails.
         """
         self._check(world_size, timeout, env)
         body = wire.dump_body(function, args, kwargs)
@@ -123,6 +124,7 @@ class RankPool:
                 to_the_end=True,
             )
         _emit(result)
+        emission.emit_ends(result.failure.statuses if result.failure is not None else ())
         return outcomes_of(result)
 
     def _execute(

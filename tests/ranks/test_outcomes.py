@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -38,6 +39,29 @@ def test_every_rank_ends_in_its_own_way_and_in_its_own_time(outcomes_run: Outcom
     assert died.reason == "its process exited with code 3"
     assert died.monotonic < returned.value - 0.5, "the rank had not all of its time"
     assert stuck.value is None
+
+
+def test_what_a_dead_rank_wrote_and_where_a_stuck_one_is_can_be_read(
+    outcomes_run: OutcomesRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def body() -> None:
+        if current_rank().rank == 0:
+            os.write(2, b"terminate called: the watchdog caught a timeout\n")
+            os.abort()
+        wait_for_nobody()
+
+    def wait_for_nobody() -> None:
+        threading.Event().wait(60)
+
+    died, stuck = outcomes_run(body, world_size=2, timeout=3.0)
+    assert (died.state, died.reason) == ("died", "killed by SIGABRT")
+    assert stuck.state == "stuck"
+    assert re.fullmatch(
+        r"before its first collective, at wait_for_nobody \(test_outcomes\.py:\d+\)", stuck.reason
+    )
+    shown = capfd.readouterr().err
+    assert "[rank 0] terminate called: the watchdog caught a timeout" in shown
+    assert re.search(r"^\[rank 1\] .*test_outcomes\.py.*wait_for_nobody", shown, re.MULTILINE)
 
 
 def test_ranks_that_all_return_serve_the_next_run(
