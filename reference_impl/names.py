@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from typing import Protocol
 
@@ -16,7 +15,7 @@ class Group(Protocol):
 
 
 _made: Counter[str] = Counter()
-_groups: weakref.WeakValueDictionary[str, Group] = weakref.WeakValueDictionary()
+_groups: dict[str, Group] = {}
 
 
 def next_name(name: str) -> str:
@@ -30,6 +29,11 @@ def next_name(name: str) -> str:
 
 
 def register(group: Group) -> None:
+    """Keep a group until `unregister`, whoever else forgets it.
+
+    NCCL's groups wait for each other when they are destroyed: ranks that forget different ones, and destroy
+    the rest, would not come to an end.
+    """
     _groups[group.unique_name] = group
 
 

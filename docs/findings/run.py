@@ -5,8 +5,9 @@
 
 A script's docstring has a title, lines `Class:`, `Requirement:` and `Source:` where they apply, a text, and the
 line `Run:`, which is carried out with this interpreter's torchrun. Sections of scripts that are not run stay
-as they are, those of scripts that are gone go. Lines without a rank at their beginning, such as warnings, are
-left out. A script that prints nothing, or hangs, ends this program with exit code 1; its section stays.
+as they are, those of scripts that are gone go. Scripts of NCCL are left out where there are not two GPUs.
+Lines without a rank at their beginning, such as warnings, are left out. A script that prints nothing, or
+hangs, ends this program with exit code 1; its section stays.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import textwrap
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "findings.md"
 LIMIT = 400.0
+GPUS = 2  # for scripts of NCCL
 LINE_OF_RANK = re.compile(r"(?:global )?rank (\d+)\b")
 SECTION = re.compile(r"^## .*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 NAME_IN_SECTION = re.compile(r"\(findings/(\w+)\.py\)")
@@ -63,7 +68,17 @@ class Finding:
     def versions(self) -> str:
         packages = ["torch", "vllm"] if self.name.startswith("vllm") else ["torch"]
         of_packages = [f"{package} {metadata.version(package)}" for package in packages]
-        return ", ".join([*of_packages, f"Python {platform.python_version()}"])
+        return ", ".join([*of_packages, *self.devices(), f"Python {platform.python_version()}"])
+
+    @property
+    def on_gpus(self) -> bool:
+        return "_nccl_" in self.name
+
+    def devices(self) -> list[str]:
+        if not self.on_gpus:
+            return []
+        version = ".".join(map(str, torch.cuda.nccl.version()))
+        return [f"NCCL {version}", f"{torch.cuda.device_count()} {torch.cuda.get_device_name()}"]
 
 
 def run(finding: Finding) -> list[str]:
@@ -73,26 +88,25 @@ def run(finding: Finding) -> list[str]:
     launcher, *arguments = words[len(assigned) :]
     if launcher != "torchrun":
         raise RuntimeError(f"{finding.name}: only torchrun is understood, got {launcher!r}")
-    # Lines are to arrive whole, which unbuffered streams do not write. --standalone takes any free port.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *arguments]
-    quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"}
-    try:
-        ended = subprocess.run(
-            command,
-            cwd=FOLDER,
-            env={**quiet, **os.environ, **assigned, "PYTHONUNBUFFERED": ""},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT,
-        )
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{finding.name} has not ended within {LIMIT:g} s") from None
-    numbered = [(match[1], line) for line in ended.stdout.splitlines() if (match := LINE_OF_RANK.match(line))]
+    with tempfile.TemporaryDirectory() as folder:
+        # A file for each rank, so that lines of two are not mixed. --standalone takes any free port.
+        files = ["--standalone", "--log-dir", folder, "--redirects", "1"]
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-m", "torch.distributed.run", *files, *arguments],
+                cwd=FOLDER,
+                env={"VLLM_LOGGING_LEVEL": "ERROR", "OMP_NUM_THREADS": "1", **os.environ, **assigned},
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=LIMIT,
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"{finding.name} has not ended within {LIMIT:g} s") from None
+        written = "".join(path.read_text() for path in sorted(Path(folder).glob("**/stdout.log")))
+    numbered = [(match[1], line) for line in written.splitlines() if (match := LINE_OF_RANK.match(line))]
     if not numbered or ended.returncode:
-        raise RuntimeError(
-            f"{finding.name} ended with {ended.returncode}: {ended.stdout}{ended.stderr[-1500:]}"
-        )
+        raise RuntimeError(f"{finding.name} ended with {ended.returncode}: {written}{ended.stderr[-1500:]}")
     return [line for _, line in sorted(numbered, key=lambda pair: int(pair[0]))]
 
 
@@ -116,6 +130,9 @@ def main(beginnings: list[str]) -> int:
     order = [finding.name for finding in findings]
     for finding in findings:
         if not finding.name.startswith(tuple(beginnings) or ""):
+            continue
+        if finding.on_gpus and torch.cuda.device_count() < GPUS:
+            print(f"{finding.name} needs {GPUS} GPUs: not run", flush=True)
             continue
         try:
             lines = run(finding)

@@ -21,3 +21,4 @@ except KeyError:
 x = torch.ones(2)
 dist.all_reduce(x)
 print(f"rank {rank}: {x.tolist()}, expected [2.0, 2.0]", flush=True)
+dist.destroy_process_group()

@@ -17,3 +17,4 @@ try:
     gather(torch.zeros(2, 3), torch.ones(3))
 except RuntimeError as error:
     print(f"rank {rank}: RuntimeError: {error}", flush=True)
+dist.destroy_process_group()

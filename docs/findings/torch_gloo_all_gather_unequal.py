@@ -17,3 +17,4 @@ try:
     dist.all_gather([torch.zeros(1), torch.zeros(2)], torch.ones(rank + 1))
 except RuntimeError as error:
     print(f"rank {rank}: RuntimeError: {error}", flush=True)
+dist.destroy_process_group()

@@ -15,3 +15,4 @@ before, want = matrix[:, 1].clone(), 2 * torch.arange(8.0).reshape(4, 2)[:, 0] +
 dist.all_reduce(matrix[:, 0])
 print(f"rank {rank}: {matrix[:, 0].tolist()}, expected {want.tolist()}", flush=True)
 print(f"rank {rank}: the other column: {matrix[:, 1].tolist()}, before {before.tolist()}", flush=True)
+dist.destroy_process_group()

@@ -16,3 +16,4 @@ dist.all_to_all_single(matrix[:, 0], torch.arange(4.0) + 100 * rank)
 want = [2.0 * rank, 2.0 * rank + 1, 2.0 * rank + 100, 2.0 * rank + 101]
 print(f"rank {rank}: {matrix[:, 0].tolist()}, expected {want}", flush=True)
 print(f"rank {rank}: the other column: {matrix[:, 1].tolist()}, before {[0.0] * 4}", flush=True)
+dist.destroy_process_group()

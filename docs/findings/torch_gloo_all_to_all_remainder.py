@@ -20,3 +20,4 @@ except RuntimeError as error:
     print(f"rank {rank}: refused: {error}", flush=True)
 else:
     print(f"rank {rank}: {output.tolist()}, expected an error", flush=True)
+dist.destroy_process_group()

@@ -16,3 +16,4 @@ dist.broadcast(matrix[:, 0], src=0)
 want = torch.arange(8.0).reshape(4, 2)[:, 0]
 print(f"rank {rank}: {matrix[:, 0].tolist()}, expected {want.tolist()}", flush=True)
 print(f"rank {rank}: the other column: {matrix[:, 1].tolist()}, before {before[:, 1].tolist()}", flush=True)
+dist.destroy_process_group()

@@ -14,3 +14,4 @@ x = torch.tensor([1], dtype=torch.float32 if rank == 0 else torch.int32)
 parts = [torch.zeros_like(x) for _ in range(2)]
 dist.all_gather(parts, x)
 print(f"rank {rank}: {[part.tolist() for part in parts]}, expected an error", flush=True)
+dist.destroy_process_group()

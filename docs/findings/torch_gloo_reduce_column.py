@@ -18,3 +18,4 @@ if rank == 0:
     want = 2 * before[:, 0] + 100
     print(f"rank 0: {matrix[:, 0].tolist()}, expected {want.tolist()}", flush=True)
 print(f"rank {rank}: the other column: {matrix[:, 1].tolist()}, before {before[:, 1].tolist()}", flush=True)
+dist.destroy_process_group()

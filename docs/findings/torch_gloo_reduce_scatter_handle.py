@@ -24,3 +24,4 @@ try:
     work.get_future()
 except RuntimeError as error:
     print(f"rank {rank}: get_future() raised RuntimeError: {error}", flush=True)
+dist.destroy_process_group()

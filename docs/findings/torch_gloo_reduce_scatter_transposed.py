@@ -16,3 +16,4 @@ output = torch.zeros(2, 3)
 dist.reduce_scatter(output, parts)
 want = 2 * torch.arange(6.0).reshape(3, 2).t() + 10
 print(f"rank {rank}: {output.tolist()}, expected {want.tolist()}", flush=True)
+dist.destroy_process_group()

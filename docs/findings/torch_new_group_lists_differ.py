@@ -20,3 +20,4 @@ try:
 except Exception as error:
     said = f"raised {type(error).__name__}"
 print(f"rank {rank}: {said} after {time.monotonic() - begin:.0f} s, expected an error at once", flush=True)
+dist.destroy_process_group()

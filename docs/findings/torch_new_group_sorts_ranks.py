@@ -19,3 +19,4 @@ print(
     f"all_gather: {[int(part) for part in parts]}, expected [1, 0]",
     flush=True,
 )
+dist.destroy_process_group()

@@ -14,3 +14,5 @@ try:
     dist.new_group([0, 1, 42])
 except ValueError as error:
     print(f"rank {rank}: ValueError: {error}", flush=True)
+dist.barrier()
+dist.destroy_process_group()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from .. import environment, subgroups  # noqa: TID252
+from .. import environment, names, subgroups  # noqa: TID252
 from ..coordinator import GroupCoordinator  # noqa: TID252
 from .registry import Original, Patch, mutant
 
@@ -121,6 +123,17 @@ def destroying_the_world_twice_is_an_error(patch: Patch) -> None:
     def destroy(original: Original) -> None:
         environment.get_world_group()
         original()
+
+
+@mutant(DEFECT, "VD-INIT-011")
+def forgotten_groups_are_destroyed_last(patch: Patch) -> None:
+    """Groups are destroyed by all members together, as NCCL's, but those that nobody refers to last."""
+    patch.value(names, "_groups", weakref.WeakValueDictionary())
+
+    @patch.around(subgroups.Subgroups, "destroy")
+    def destroy(original: Original, self: subgroups.Subgroups) -> None:
+        dist.monitored_barrier(self.cpu_group, timedelta(seconds=2))
+        original(self)
 
 
 @mutant(LEAKS, "VD-INIT-009", timeout=60.0, issue="https://github.com/NVIDIA/Megatron-LM/issues/6897")

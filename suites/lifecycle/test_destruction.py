@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,3 +70,33 @@ def test_destroying_twice_is_harmless(
 
     results = distributed_run(body, str(tmp_path), world_size=world_size, init_process_group=False)
     assert results == [(False, list(range(world_size)))] * world_size
+
+
+@pytest.mark.vdist_world_size(min=2)
+@pytest.mark.vdist_requirement("VD-INIT-011")
+def test_a_world_ends_though_ranks_have_forgotten_different_coordinators(
+    distributed_run: DistributedRun, implementation: ImplementationSpec, tmp_path: Path, world_size: int
+) -> None:
+    """Each rank keeps another coordinator and forgets the rest: all worlds end, and the next works."""
+
+    def body(folder: str) -> list[float]:
+        settings = init_settings(f"file://{folder}/first")
+        world = implementation.load()
+        world.init(settings)
+        everyone = [list(range(world_size))]
+        groups = {number: world.coordinator(everyone, name="everyone") for number in range(world_size)}
+        for group in groups.values():
+            ranks_by_all_gather(group)
+        kept = groups.pop(settings.rank)
+        groups.clear()
+        del group
+        gc.collect()
+        world.destroy()
+        del kept
+        world.init(init_settings(f"file://{folder}/second"))
+        gathered = ranks_by_all_gather(world.coordinator(everyone, name="everyone"))
+        world.destroy()
+        return gathered
+
+    results = distributed_run(body, str(tmp_path), world_size=world_size, init_process_group=False)
+    assert results == [list(range(world_size))] * world_size

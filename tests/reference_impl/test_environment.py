@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,28 @@ def test_destroying_the_environment_destroys_every_coordinator(start: Start) -> 
     destroy_distributed_environment()
     with pytest.raises(RuntimeError, match="group 'tp:0' is destroyed"):
         group.all_reduce(torch.ones(1))
+
+
+def test_groups_that_nobody_refers_to_are_destroyed_in_their_turn(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks may forget different ones, and NCCL's groups must be destroyed in one order on all."""
+    start()
+    create_group([[0]], "forgotten")
+    kept = create_group([[0]], "kept")
+    gc.collect()
+    destroyed: list[str] = []
+    destroy = dist.destroy_process_group
+
+    def note(group: dist.ProcessGroup | None = None) -> None:
+        destroyed.append("the default group" if group is None else group.group_desc)
+        destroy(group)
+
+    monkeypatch.setattr(dist, "destroy_process_group", note)
+    destroy_distributed_environment()
+    assert kept.is_destroyed
+    names = [description.removesuffix(":device") for description in destroyed if "cpu" not in description]
+    assert names == ["world:0", "forgotten:0", "kept:0", "the default group"]
 
 
 def test_destroying_without_an_environment_does_nothing() -> None:

@@ -50,6 +50,8 @@ def test_a_destroyed_group_is_not_found() -> None:
         names.find("tp:0")
 
 
-def test_a_forgotten_group_is_not_kept_alive() -> None:
-    names.register(Group("tp:0"))
-    assert names.living() == []
+def test_a_forgotten_group_is_kept_in_its_place_until_it_is_destroyed() -> None:
+    for name in ("tp:0", "tp:1", "tp:2"):
+        names.register(Group(name))
+    names.living()[1].destroy()
+    assert [group.unique_name for group in names.living()] == ["tp:0", "tp:2"]
