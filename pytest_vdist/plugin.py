@@ -91,6 +91,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "vdist_world_size(min=1, max=None, multiple_of=1, largest_only=False): "
         "the world sizes that the test can use",
     )
+    config.addinivalue_line(
+        "markers",
+        "vdist_operations(*names): what the test calls of a coordinator: it is skipped where the "
+        "implementation declares not to have it",
+    )
     config.addinivalue_line("markers", "vdist_nodes(min=1, max=None): over how many nodes the test can run")
     options.configure(config, nodes.process_count(config))
     run_log.start(config)

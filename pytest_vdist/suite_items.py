@@ -15,6 +15,7 @@ from pytest_vdist.options import Options, options_of
 
 SUITES_PACKAGE = "pytest_vdist.suites"
 REQUIREMENT_MARKER = "vdist_requirement"
+OPERATIONS_MARKER = "vdist_operations"
 _OTHERS_WARNINGS = [
     rf"default::{category}:(?!pytest_vdist\.|suites\.|test_|_pytest\.)"
     for category in ("DeprecationWarning", "FutureWarning", "RuntimeWarning", "UserWarning")
@@ -65,9 +66,10 @@ def require_requirements(metafunc: pytest.Metafunc) -> None:
 
 
 def skip_unsupported(options: Options, items: Iterable[pytest.Item]) -> None:
-    """Skip the tests of operations that the implementation declares not to have: `test_<operation>.py`.
+    """Skip the tests of operations that the implementation declares not to have.
 
-    That these are refused is tested elsewhere.
+    Those are the operation of `test_<operation>.py`, and what a test names by `vdist_operations`. That they
+    are refused is tested elsewhere.
     """
     declared: dict[str, Mapping[str, str]] = {}
     for item in items:
@@ -77,11 +79,12 @@ def skip_unsupported(options: Options, items: Iterable[pytest.Item]) -> None:
         if backend not in declared:
             device = options.backend_named(backend)
             declared[backend] = _unsupported(options, device.device_type)
-        operation = item.path.stem.removeprefix("test_")
-        if operation in declared[backend]:
-            item.add_marker(
-                pytest.mark.skip(reason=f"unsupported: {operation}: {declared[backend][operation]}")
-            )
+        named = [name for marker in item.iter_markers(OPERATIONS_MARKER) for name in marker.args]
+        for operation in (item.path.stem.removeprefix("test_"), *named):
+            if operation in declared[backend]:
+                reason = f"unsupported: {operation}: {declared[backend][operation]}"
+                item.add_marker(pytest.mark.skip(reason=reason))
+                break
 
 
 def _unsupported(options: Options, device_type: str) -> Mapping[str, str]:

@@ -95,6 +95,7 @@ def test_a_lone_rank_waits_for_nobody(coordinator_run: CoordinatorRun, world_siz
 
 
 @pytest.mark.vdist_world_size(min=2)
+@pytest.mark.vdist_operations("send")
 @pytest.mark.vdist_requirement("VD-BAR-004")
 def test_barriers_mix_with_other_operations(coordinator_run: CoordinatorRun, world_size: int) -> None:
     """Collectives and messages before, between and after barriers arrive as they would without them."""

@@ -99,6 +99,7 @@ def test_reduce_scatter(coordinator_run: CoordinatorRun, compile_mode: str, worl
     run_all(coordinator_run, REDUCE_SCATTER, compile_mode, world_size)
 
 
+@pytest.mark.vdist_operations("all_gatherv", "reduce_scatterv")
 @pytest.mark.vdist_requirement("VD-CMP-004", "VD-CMP-002", "VD-CMP-003", "VD-CMP-007")
 def test_uneven_parts(coordinator_run: CoordinatorRun, compile_mode: str, world_size: int) -> None:
     """Parts whose sizes are given are gathered and scattered right, as experts need them."""
@@ -111,6 +112,7 @@ def test_broadcast(coordinator_run: CoordinatorRun, compile_mode: str, world_siz
     run_all(coordinator_run, BROADCAST, compile_mode, world_size)
 
 
+@pytest.mark.vdist_operations("gather")
 @pytest.mark.vdist_requirement("VD-CMP-004", "VD-CMP-007")
 def test_gather(coordinator_run: CoordinatorRun, compile_mode: str, world_size: int) -> None:
     """One rank has all parts, the others None, and the rest of the function is right on all of them."""

@@ -14,7 +14,7 @@ import torch
 from pytest_vdist import Capabilities, Coordinator, CoordinatorRun, current_rank, own_coordinator
 from pytest_vdist.judge import Observation
 from pytest_vdist.judge.cases import Case, Through, assert_cases, directly, judge, perform_all
-from pytest_vdist.judge.every_call import collectives, messages_expected, pass_messages
+from pytest_vdist.judge.every_call import collectives, message_kinds, messages_expected, pass_messages
 
 pytestmark = pytest.mark.vdist_world_size(min=2, max=2)
 DEADLINE = 60.0
@@ -60,15 +60,15 @@ def assert_every_call_is_right(
 ) -> None:
     """Assert that every operation gives what it gives elsewhere when it is called `through` that."""
     assert_cases(run, collectives(world_size, capabilities), world_size=world_size, through=through)
-    dicts = capabilities.supports("broadcast_tensor_dict") and capabilities.supports("send_tensor_dict")
+    kinds = message_kinds(capabilities)
     ranks = list(range(world_size))
 
     def body(group: Coordinator) -> dict[str, list[Any]]:
-        got: dict[str, list[Any]] = through(lambda: pass_messages(group, ranks, dicts=dicts))
+        got: dict[str, list[Any]] = through(lambda: pass_messages(group, ranks, kinds))
         return got
 
     for rank, got in enumerate(run(body, world_size=world_size)):
-        assert got == messages_expected(ranks, rank, dicts=dicts), f"rank {rank}"
+        assert got == messages_expected(ranks, rank, kinds), f"rank {rank}"
 
 
 def pass_large(group: Coordinator) -> int:
@@ -109,7 +109,7 @@ def test_coordinators_that_were_made_without_gradients_work_with_them(
     ]
     later = [case.with_other_values(100 + number) for number, case in enumerate(cases)]
     ranks = list(range(world_size))
-    dicts = capabilities.supports("broadcast_tensor_dict") and capabilities.supports("send_tensor_dict")
+    kinds = message_kinds(capabilities)
 
     def body(_: Coordinator) -> tuple[list[Observation], list[dict[str, list[Any]]]]:
         through = within(mode)
@@ -118,8 +118,8 @@ def test_coordinators_that_were_made_without_gradients_work_with_them(
         try:
             for way, own_cases in ((through, cases), (directly, later)):
                 observations += perform_all(group, own_cases, way)
-                messages.append(way(lambda: pass_messages(group, ranks, dicts=dicts)))
-                if dicts:
+                messages.append(way(lambda: pass_messages(group, ranks, kinds)))
+                if "p2p_dicts" in kinds:
                     messages[-1]["large dict"] = [way(lambda: pass_large(group))]
         finally:
             group.destroy()
@@ -128,9 +128,9 @@ def test_coordinators_that_were_made_without_gradients_work_with_them(
     observations, messages = zip(*coordinator_run(body, world_size=world_size), strict=True)
     for number, case in enumerate([*cases, *later]):
         judge(case, [each[number] for each in observations])
-    large_sums = {"large dict": [LARGE * (LARGE - 1) // 2]} if dicts else {}
+    large_sums = {"large dict": [LARGE * (LARGE - 1) // 2]} if "p2p_dicts" in kinds else {}
     for rank, got in enumerate(messages):
-        assert got == [messages_expected(ranks, rank, dicts=dicts) | large_sums] * 2, f"rank {rank}"
+        assert got == [messages_expected(ranks, rank, kinds) | large_sums] * 2, f"rank {rank}"
 
 
 @pytest.mark.vdist_requirement("VD-CTX-002")
@@ -178,20 +178,19 @@ def test_tensors_that_require_gradients_are_taken_like_others(
             dictionary = group.broadcast_tensor_dict({"weight": mine} if peer else None, src=0)
             assert dictionary is not None
             got["broadcast_tensor_dict"] = dictionary["weight"]
-        if peer:
+        if capabilities.supports("send") and group.rank_in_group == 0:
             group.send(mine, peer)
-        else:
-            got["recv"] = group.recv((2, 3), mine.dtype, peer)
+        elif capabilities.supports("send"):
+            got["send"] = group.recv((2, 3), mine.dtype, peer)
         values = {name: tensor.detach().flatten().tolist() for name, tensor in got.items()}
         return [values, mine.requires_grad, mine.is_leaf, mine.flatten().tolist()]
 
     for rank, (values, *after) in enumerate(coordinator_run(body, world_size=world_size)):
-        expected = {
-            "all_gather": [1.0] * 6 + [2.0] * 6,
-            "broadcast_tensor_dict": [1.0] * 6,
-            "recv": [1.0] * 6,
-        }
-        assert values == {name: expected[name] for name in values}, f"rank {rank}"
+        expected = {"all_gather": [1.0] * 6 + [2.0] * 6, "broadcast_tensor_dict": [1.0] * 6}
+        expected |= {"send": [1.0] * 6} if rank == 1 else {}
+        assert values == {name: expected[name] for name in expected if capabilities.supports(name)}, (
+            f"rank {rank}"
+        )
         assert after == [True, True, [float(rank + 1)] * 6], f"rank {rank}: its own tensor"
 
 
@@ -201,7 +200,7 @@ def test_no_call_draws_random_numbers_of_the_program(
 ) -> None:
     """The generators of torch, on CPU and device, and that of Python go on after every call as before it."""
     cases = collectives(world_size, capabilities)
-    dicts = capabilities.supports("broadcast_tensor_dict") and capabilities.supports("send_tensor_dict")
+    kinds = message_kinds(capabilities)
     ranks = list(range(world_size))
 
     def body(group: Coordinator) -> list[str]:
@@ -215,7 +214,7 @@ def test_no_call_draws_random_numbers_of_the_program(
             return result
 
         perform_all(group, cases, through)
-        through(lambda: pass_messages(group, ranks, dicts=dicts))
+        through(lambda: pass_messages(group, ranks, kinds))
         return drawn
 
     assert coordinator_run(body, world_size=world_size) == [[]] * world_size, (

@@ -10,7 +10,7 @@ import torch
 
 from pytest_vdist import Capabilities, Coordinator, CoordinatorRun
 from pytest_vdist.judge.cases import Case, assert_cases
-from pytest_vdist.judge.every_call import collectives, messages_expected, pass_messages
+from pytest_vdist.judge.every_call import collectives, message_kinds, messages_expected, pass_messages
 
 Groups = list[list[int]]
 
@@ -45,16 +45,16 @@ def assert_works(run: CoordinatorRun, groups: Groups, world_size: int, capabilit
     else:
         cases = [Case("all_reduce", (7,), torch.float32), Case("all_gather", (3, 5), torch.float32)]
     assert_cases(run, cases, world_size=world_size, group_ranks=groups)
-    dicts = capabilities.supports("broadcast_tensor_dict") and capabilities.supports("send_tensor_dict")
+    kinds = message_kinds(capabilities)
 
     def body(group: Coordinator) -> tuple[list[int], int, int, dict[str, list[Any]]]:
         ranks = next(ranks for ranks in groups if group.rank in ranks)
-        return group.ranks, group.rank_in_group, group.world_size, pass_messages(group, ranks, dicts=dicts)
+        return group.ranks, group.rank_in_group, group.world_size, pass_messages(group, ranks, kinds)
 
     results = run(body, world_size=world_size, group_ranks=groups)
     for ranks in groups:
         for place, rank in enumerate(ranks):
-            expected = messages_expected(ranks, rank, dicts=dicts)
+            expected = messages_expected(ranks, rank, kinds)
             assert results[rank] == (ranks, place, len(ranks), expected), f"rank {rank}"
 
 

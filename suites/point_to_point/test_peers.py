@@ -14,6 +14,8 @@ from pytest_vdist.judge.tensor_dicts import tensor_dict_differences
 ROWS, COLUMNS = [[0, 1], [2, 3]], [[0, 2], [1, 3]]
 SHAPES = [(5, 3), (1,), (4099,), (2, 2, 2)]
 
+pytestmark = pytest.mark.vdist_operations("send")
+
 
 def pairs_of(world_size: int) -> list[tuple[int, int]]:
     return [(src, dst) for src in range(world_size) for dst in range(world_size) if src != dst]

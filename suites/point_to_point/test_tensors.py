@@ -19,6 +19,8 @@ VIEWED = (torch.float32, torch.float16, torch.int64, torch.bool)
 
 Message = tuple[tuple[int, ...], torch.dtype, str]
 
+pytestmark = pytest.mark.vdist_operations("send")
+
 
 def values_of(case: Message, seed: int) -> torch.Tensor:
     shape, dtype, layout = case

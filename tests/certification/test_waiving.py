@@ -114,3 +114,42 @@ def test_a_manifest_replaces_the_claims_that_tests_see(pytester: pytest.Pytester
     )
     suite.stdout.fnmatch_lines(["SKIPPED * unsupported: gather: none here"])
     assert suite.ret == 0
+
+
+def test_tests_of_other_things_do_without_what_is_declared_away(pytester: pytest.Pytester) -> None:
+    """Groups are judged by the calls that are there; what is about messages is skipped, with the reason."""
+    (pytester.path / "m.toml").write_text(
+        'schema = "vdist-manifest/1"\n[device]\nname = "cpu"\n[unsupported]\nsend = "none here"\n'
+    )
+    pytester.makeconftest(
+        """
+        import pytest
+        from pytest_vdist.reference_impl.coordinator import GroupCoordinator
+
+        @pytest.fixture(autouse=True)
+        def _no_messages(distributed_run, world_size):
+            def refuse(*arguments, **named):
+                raise NotImplementedError("none here")
+
+            def take_away():
+                GroupCoordinator.send = GroupCoordinator.recv = refuse
+
+            distributed_run(take_away, world_size=world_size, init_process_group=False)
+        """
+    )
+    suites = [
+        "point_to_point.test_peers",
+        "groups.test_layouts",
+        "groups.test_subgroup_creation",
+        "contexts.test_contexts",
+    ]
+    result = pytester.runpytest_subprocess(
+        "--vdist-backend=cpu",
+        "--vdist-manifest=m.toml",
+        "--vdist-world-sizes=2",
+        "-rs",
+        "--pyargs",
+        *(f"pytest_vdist.suites.{name}" for name in suites),
+    )
+    assert result.ret == 0, result.stdout.str()
+    result.stdout.fnmatch_lines(["SKIPPED * unsupported: send: none here"])
