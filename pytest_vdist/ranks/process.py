@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+import re
 import signal
 import time
 from typing import Any
@@ -22,6 +23,9 @@ _STACKS_PATIENCE = 0.5
 _STACKS_QUIET = 0.05
 _OUTPUT_KEPT = 1 << 20
 _LAST_OUTPUT_LINES = 40
+# What C++ says of the exception that ends a process; frames of two languages may follow it.
+_CAUSE = re.compile(r"terminate called|what\(\):|Watchdog caught")
+_CAUSE_LINES = 6
 
 
 class RankProcess:
@@ -166,8 +170,11 @@ class RankProcess:
 
 
 def last_lines(output: str) -> str:
-    """Return the lines of a dead rank's output that are worth showing."""
-    return "\n".join(output.splitlines()[-_LAST_OUTPUT_LINES:])
+    """Return the lines of a dead rank's output that are worth showing: the last, and what names the cause."""
+    lines = output.splitlines()
+    earlier, last = lines[:-_LAST_OUTPUT_LINES], lines[-_LAST_OUTPUT_LINES:]
+    causes = [line for line in earlier if _CAUSE.search(line)][-_CAUSE_LINES:]
+    return "\n".join([*causes, *(["…"] if causes else []), *last])
 
 
 class _Inherited:

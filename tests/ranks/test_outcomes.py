@@ -10,6 +10,7 @@ import pytest
 import torch.distributed as dist
 
 from pytest_vdist import DistributedRun, OutcomesRun, current_rank, process_group_timeout
+from pytest_vdist.ranks.process import last_lines
 
 
 def test_every_rank_ends_in_its_own_way_and_in_its_own_time(outcomes_run: OutcomesRun) -> None:
@@ -62,6 +63,14 @@ def test_what_a_dead_rank_wrote_and_where_a_stuck_one_is_can_be_read(
     shown = capfd.readouterr().err
     assert "[rank 0] terminate called: the watchdog caught a timeout" in shown
     assert re.search(r"^\[rank 1\] .*test_outcomes\.py.*wait_for_nobody", shown, re.MULTILINE)
+
+
+def test_the_cause_of_an_abort_is_shown_though_many_frames_follow_it() -> None:
+    cause = "  what():  [PG ID 1 Rank 0] Watchdog caught collective operation timeout"
+    frames = [f"frame #{number}: <unknown function>" for number in range(100)]
+    shown = last_lines("\n".join(["loading", "terminate called after throwing", cause, *frames]))
+    assert shown.splitlines() == ["terminate called after throwing", cause, "…", *frames[-40:]]
+    assert last_lines("\n".join(["loading", *frames])).splitlines() == frames[-40:]
 
 
 def test_ranks_that_all_return_serve_the_next_run(
