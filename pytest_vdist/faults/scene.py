@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 _INSIDE = 0.1  # seconds after which threads that were started are in their calls
 _AGAIN = 30.0  # the limit of the world that comes after
 _AFTER_WATCHDOG = 3.0  # seconds beyond its limit in which a watchdog has ended a process
+# Seconds in which a watchdog has seen the end of what was done last. It would take an operation of a process
+# that is stopped before for one that took as long as the stop: that is told by nothing that could be awaited.
+_SEEN_BY_WATCHDOG = 1.0
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,7 @@ def _fail(stage: Stage, fault: str, makes: Sequence[tuple[str, Callable[[], Any]
         os._exit(7)
     # Survivors wake this process; where they do not survive, nobody else would.
     seconds = stage.scene.limit.latest if stage.scene.again else stage.scene.limit.seconds + _AFTER_WATCHDOG
+    threading.Event().wait(_SEEN_BY_WATCHDOG)
     subprocess.Popen(["sh", "-c", f"sleep {seconds:g}; kill -CONT {os.getpid()}"])  # noqa: S603, S607
     os.kill(os.getpid(), signal.SIGSTOP)
     if stage.scene.again:
