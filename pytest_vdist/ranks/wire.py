@@ -7,6 +7,7 @@ results on the CPU, arguments on the device of the rank if they were on a device
 
 from __future__ import annotations
 
+import inspect
 import io
 import pickle
 import sys
@@ -53,6 +54,13 @@ def load_body(data: bytes) -> tuple[Callable[..., Any], tuple[Any, ...], dict[st
 
 def dump_result(value: Any) -> bytes:
     """Serialise what the function returned in a rank. Raises CannotTravelError naming its type."""
+    if inspect.iscoroutine(value):
+        name = value.__qualname__
+        value.close()  # it has not begun, and must not warn that nobody awaited it
+        raise CannotTravelError(
+            f"{name} is an async function, of which nothing has run: give a function that runs it, "
+            "such as lambda: asyncio.run(body())"
+        )
     try:
         return _dumps(value)
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pytest_vdist import CannotTravelError, DistributedRun, current_rank
+from pytest_vdist import CannotTravelError, DistributedRun, RanksFailedError, current_rank
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,15 @@ def test_a_result_that_only_ranks_can_make_is_a_clear_error(distributed_run: Dis
         match=r"can't be made in the controller \(RuntimeError: no such device\); return tensors",
     ):
         distributed_run(_Unloadable)
+
+
+def test_an_async_function_is_refused_as_nothing_of_it_runs(distributed_run: DistributedRun) -> None:
+    async def body() -> int:
+        return 1
+
+    with pytest.raises(RanksFailedError, match="body is an async function, of which nothing has run: give"):
+        distributed_run(body, world_size=1)
+    assert distributed_run(lambda: asyncio.run(body()), world_size=1) == [1]
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, True, "2", 1025])
