@@ -30,20 +30,16 @@ def cache_of_simdev() -> str:
     return str(build.cache_folder())
 
 
-@pytest.mark.parametrize(("device", "world_sizes"), [("cpu", "2"), ("simdev", "2,4")])
+@pytest.mark.parametrize("device", ["cpu", "simdev"])
 def test_the_suites_pass_with_the_communicator_of_xpu(
-    pytester: pytest.Pytester,
-    monkeypatch: pytest.MonkeyPatch,
-    cache_of_simdev: str,
-    device: str,
-    world_sizes: str,
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, cache_of_simdev: str, device: str
 ) -> None:
     monkeypatch.setenv(build.CACHE_VARIABLE, cache_of_simdev)
     pytester.makepyfile(adapter=XPU_ON_OTHER_DEVICES, test_which=PROVES_WHICH_ONE_RUNS)
     result = pytester.runpytest_subprocess(
         f"--vdist-backend={device}",
         "--vdist-impl=adapter.py:make",
-        f"--vdist-world-sizes={world_sizes}",
+        "--vdist-world-sizes=2,4",
         "--vdist-timeout=60",
         "test_which.py",
         *(str(SUITES / "collectives" / f"test_{name}.py") for name in ("gather", "all_gatherv", "broadcast")),
