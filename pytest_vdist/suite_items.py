@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -68,23 +68,40 @@ def require_requirements(metafunc: pytest.Metafunc) -> None:
 def skip_unsupported(options: Options, items: Iterable[pytest.Item]) -> None:
     """Skip the tests of operations that the implementation declares not to have.
 
-    Those are the operation of `test_<operation>.py`, and what a test names by `vdist_operations`. That they
-    are refused is tested elsewhere.
+    Those are what a test names by `vdist_operations`, and in the suites the operation of
+    `test_<operation>.py`. That they are refused is tested elsewhere. Raises pytest.UsageError for a name that
+    no implementation can declare.
     """
     declared: dict[str, Mapping[str, str]] = {}
     for item in items:
         backend = getattr(getattr(item, "callspec", None), "params", {}).get("backend")
-        if backend is None or not is_suite_path(item.path):
+        named = [name for marker in item.iter_markers(OPERATIONS_MARKER) for name in marker.args]
+        _require_operations(item, named)
+        if is_suite_path(item.path):
+            named.append(item.path.stem.removeprefix("test_"))
+        if backend is None or not named:
             continue
         if backend not in declared:
             device = options.backend_named(backend)
             declared[backend] = _unsupported(options, device.device_type)
-        named = [name for marker in item.iter_markers(OPERATIONS_MARKER) for name in marker.args]
-        for operation in (item.path.stem.removeprefix("test_"), *named):
+        for operation in named:
             if operation in declared[backend]:
                 reason = f"unsupported: {operation}: {declared[backend][operation]}"
                 item.add_marker(pytest.mark.skip(reason=reason))
                 break
+
+
+def _require_operations(item: pytest.Item, named: Sequence[object]) -> None:
+    if not named:
+        return
+    from pytest_vdist.certificate.manifest import OPERATIONS  # noqa: PLC0415 - as for the requirements
+
+    for name in named:
+        if name not in OPERATIONS:
+            raise pytest.UsageError(
+                f"{item.nodeid}: the marker {OPERATIONS_MARKER} names {name!r}; the operations are "
+                f"{', '.join(OPERATIONS)}"
+            )
 
 
 def _unsupported(options: Options, device_type: str) -> Mapping[str, str]:

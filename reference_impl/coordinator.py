@@ -33,7 +33,8 @@ class GroupCoordinator:
     contiguous tensors that share memory with no input; only `broadcast` works in place. Device operations
     obey `timeout`; objects, metadata, CPU tensors of tensor dicts and `barrier` obey `cpu_timeout`. After
     `destroy` every operation raises RuntimeError. One that cannot finish raises CommunicationError, at its
-    limit CommunicationTimeoutError, which name operation, group, rank and limit.
+    limit CommunicationTimeoutError, which name operation, group, rank and limit. It lives until `destroy`, of
+    itself or of the environment, also where nobody refers to it.
     """
 
     def __init__(  # noqa: PLR0917 - the order of arguments of vLLM's GroupCoordinator

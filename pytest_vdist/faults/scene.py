@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _INSIDE = 0.1  # seconds after which threads that were started are in their calls
 _AGAIN = 30.0  # the limit of the world that comes after
 _AFTER_WATCHDOG = 3.0  # seconds beyond its limit in which a watchdog has ended a process
-# Seconds in which a watchdog has seen the end of what was done last. It would take an operation of a process
-# that is stopped before for one that took as long as the stop: that is told by nothing that could be awaited.
+# Seconds in which a watchdog notices what has ended, of which it tells nobody. An operation whose end it has
+# not noticed when the process is stopped counts for as long as the stop.
 _SEEN_BY_WATCHDOG = 1.0
 
 

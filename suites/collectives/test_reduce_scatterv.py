@@ -82,13 +82,10 @@ def test_equal_parts_are_summed_as_by_reduce_scatter(
     assert_cases(coordinator_run, cases, world_size=world_size)
 
 
+@pytest.mark.vdist_operations("all_gatherv")
 @pytest.mark.vdist_requirement("VD-RSV-005")
-def test_gathered_parts_are_the_all_reduce(
-    coordinator_run: CoordinatorRun, world_size: int, capabilities: Capabilities
-) -> None:
+def test_gathered_parts_are_the_all_reduce(coordinator_run: CoordinatorRun, world_size: int) -> None:
     """all_gatherv of the parts with the same sizes equals all_reduce of the same tensor."""
-    if not capabilities.supports("all_gatherv"):
-        pytest.skip(f"unsupported: all_gatherv: {capabilities.unsupported['all_gatherv']}")
     cases = [scattered(shape, dim, growing(world_size)) for shape, dim in DIMS]
     cases += [scattered((4, 3), dim, sizes) for sizes in sizes_with_zeros(world_size) for dim in (0, 1)]
 

@@ -18,7 +18,7 @@ from pytest_vdist.faults.waits import Ended, Limit
 LIMIT = Limit(2.0, slack=5.0)
 # A watchdog looks from time to time, writes down what it found, and ends the process: drivers take seconds.
 LIMIT_OF_WATCHDOG = Limit(2.0, slack=20.0)
-DEADLINE = 120.0
+DEADLINE = 60.0
 FAULTS = {
     "exits": "its process exited with code 7",
     "killed": "killed by SIGKILL",

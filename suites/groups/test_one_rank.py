@@ -63,14 +63,10 @@ def test_objects_come_back(coordinator_run: CoordinatorRun, world_size: int) -> 
     assert results == [[("object", rank), [rank, None]] for rank in range(world_size)]
 
 
+@pytest.mark.vdist_operations("broadcast_tensor_dict")
 @pytest.mark.vdist_requirement("VD-GRP-006")
-def test_dictionaries_come_back(
-    coordinator_run: CoordinatorRun, world_size: int, capabilities: Capabilities
-) -> None:
+def test_dictionaries_come_back(coordinator_run: CoordinatorRun, world_size: int) -> None:
     """Broadcasts of tensor dictionaries give what they were given."""
-    if not capabilities.supports("broadcast_tensor_dict"):
-        reason = capabilities.unsupported["broadcast_tensor_dict"]
-        pytest.skip(f"unsupported: broadcast_tensor_dict: {reason}")
 
     def body(group: Coordinator) -> list[Any]:
         values = {"rank": group.rank, "tensor": torch.full((2,), float(group.rank), device=group.device)}

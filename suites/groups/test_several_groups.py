@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from pytest_vdist import (
-    Capabilities,
     Coordinator,
     DistributedRun,
     ImplementationSpec,
@@ -182,17 +181,15 @@ def test_one_half_works_while_the_other_does_not(
 
 
 @pytest.mark.vdist_world_size(min=2)
+@pytest.mark.vdist_operations("isend_object")
 @pytest.mark.vdist_requirement("VD-GRP-009")
 def test_messages_of_two_groups_over_the_same_ranks_keep_apart(
     distributed_run: DistributedRun,
     implementation: ImplementationSpec,
-    capabilities: Capabilities,
     tmp_path: Path,
     world_size: int,
 ) -> None:
     """Of two messages in flight from one rank, the receiver takes that of the second group first."""
-    if not capabilities.supports("isend_object"):
-        pytest.skip(f"unsupported: isend_object: {capabilities.unsupported['isend_object']}")
     ranks = list(range(world_size))
 
     def body(init_method: str) -> list[Any]:

@@ -48,8 +48,8 @@ def token(number: int, turn: int, rank: int) -> float:
     return float((TURNS * number + turn) * 64 + rank)
 
 
-def use(group: Coordinator, number: int, turn: int, kinds: frozenset[str]) -> dict[str, Any]:
-    """Make a call of every kind, of which some use the device and some the CPU."""
+def use(group: Coordinator, number: int, turn: int, capabilities: Capabilities) -> dict[str, Any]:
+    """Make a call of every kind that there is, of which some use the device and some the CPU."""
     mine = torch.tensor([token(number, turn, group.rank)], device=group.device)
     src = turn % group.world_size
     results: dict[str, Any] = {
@@ -58,17 +58,21 @@ def use(group: Coordinator, number: int, turn: int, kinds: frozenset[str]) -> di
         "object": group.broadcast_object(group.rank, src=src),
         "all_gather": group.all_gather(mine).tolist(),
     }
-    if "dict" in kinds:
+    if capabilities.supports("broadcast_tensor_dict"):
         own = {"tensor": mine, "on_cpu": mine.cpu(), "rank": group.rank}
         received = group.broadcast_tensor_dict(own if group.rank_in_group == src else None, src=src)
         assert received is not None
-        results["dict"] = (received["tensor"].item(), received["on_cpu"].item(), received["rank"])
+        results["broadcast_tensor_dict"] = (
+            received["tensor"].item(),
+            received["on_cpu"].item(),
+            received["rank"],
+        )
     group.barrier()
     scattered = group.reduce_scatter(mine.repeat(group.world_size)).tolist()
-    if "message" in kinds and group.world_size > 1:
-        results["message"] = pass_on(group, mine)
-    if "object message" in kinds and group.world_size > 1:
-        results["object message"] = pass_object_on(group)
+    if capabilities.supports("send") and group.world_size > 1:
+        results["send"] = pass_on(group, mine)
+    if capabilities.supports("isend_object") and group.world_size > 1:
+        results["isend_object"] = pass_object_on(group)
     return results | {
         "reduce_scatter": scattered,
         "broadcast": group.broadcast(mine.clone(), src=src).item(),
@@ -93,29 +97,18 @@ def pass_object_on(group: Coordinator) -> int:
     return sender
 
 
-# What else than the collectives is called, where an implementation has it.
-KINDS = {
-    "dict": ("broadcast_tensor_dict",),
-    "message": ("send",),
-    "object message": ("isend_object",),
-}
-
-
-def kinds_of(capabilities: Capabilities) -> frozenset[str]:
-    return frozenset(kind for kind, calls in KINDS.items() if all(map(capabilities.supports, calls)))
-
-
-def expected(ranks: list[int], rank: int, number: int, turn: int, kinds: frozenset[str]) -> dict[str, Any]:
+def expected(
+    ranks: list[int], rank: int, number: int, turn: int, capabilities: Capabilities
+) -> dict[str, Any]:
     values = [token(number, turn, member) for member in ranks]
     place = ranks.index(rank)
     source, previous = turn % len(ranks), place - 1
-    by_kind = {
-        "dict": (values[source], values[source], ranks[source]),
-        "message": [values[previous]],
-        "object message": ranks[previous],
+    where_declared: dict[str, Any] = {
+        "broadcast_tensor_dict": (values[source], values[source], ranks[source])
     }
-    alone = {"message", "object message"} if len(ranks) == 1 else set()
-    return {kind: by_kind[kind] for kind in kinds - alone} | {
+    if len(ranks) > 1:
+        where_declared |= {"send": [values[previous]], "isend_object": ranks[previous]}
+    return {call: value for call, value in where_declared.items() if capabilities.supports(call)} | {
         "ranks": (ranks, place, len(ranks)),
         "all_reduce": sum(values),
         "object": ranks[source],
@@ -137,7 +130,6 @@ def test_groups_of_every_layout_work_side_by_side(  # noqa: PLR0917 - fixtures
 ) -> None:
     """Coordinators of every layout take turns in changing orders; members, order and results are right."""
     wanted = [groups for groups in layouts(world_size) if all(groups)]
-    kinds = kinds_of(capabilities)
 
     def body(init_method: str) -> dict[tuple[int, int], dict[str, Any]]:
         world = implementation.load()
@@ -147,7 +139,7 @@ def test_groups_of_every_layout_work_side_by_side(  # noqa: PLR0917 - fixtures
         results = {}
         for turn in range(TURNS):
             for number in order[turn:] + order[:turn]:
-                results[number, turn] = use(made[number], number, turn, kinds)
+                results[number, turn] = use(made[number], number, turn, capabilities)
         world.destroy()
         return results
 
@@ -157,9 +149,8 @@ def test_groups_of_every_layout_work_side_by_side(  # noqa: PLR0917 - fixtures
     for rank, results in enumerate(by_rank):
         for number, groups in enumerate(wanted):
             for turn in range(TURNS):
-                assert results[number, turn] == expected(
-                    own_group(groups, rank), rank, number, turn, kinds
-                ), f"rank {rank}, turn {turn} of {groups}"
+                right = expected(own_group(groups, rank), rank, number, turn, capabilities)
+                assert results[number, turn] == right, f"rank {rank}, turn {turn} of {groups}"
 
 
 @pytest.mark.vdist_world_size(min=2, multiple_of=2)

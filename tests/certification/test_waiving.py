@@ -153,3 +153,25 @@ def test_tests_of_other_things_do_without_what_is_declared_away(pytester: pytest
     )
     assert result.ret == 0, result.stdout.str()
     result.stdout.fnmatch_lines(["SKIPPED * unsupported: send: none here"])
+
+
+def test_tests_of_a_users_own_may_name_the_operations_that_they_need(pytester: pytest.Pytester) -> None:
+    (pytester.path / "m.toml").write_text(
+        'schema = "vdist-manifest/1"\n[device]\nname = "cpu"\n[unsupported]\ngather = "none here"\n'
+    )
+    source = """
+    import pytest
+
+    @pytest.mark.vdist_operations({names})
+    def test_own(backend): pass
+    """
+    pytester.makepyfile(test_here=source.format(names='"send", "gather"'))
+    result = pytester.runpytest("--vdist-backend=cpu", "--vdist-manifest=m.toml", "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED * unsupported: gather: none here"])
+    pytester.makepyfile(test_here=source.format(names='"sned"'))
+    wrong = pytester.runpytest("--vdist-backend=cpu")
+    assert wrong.ret == pytest.ExitCode.USAGE_ERROR
+    wrong.stderr.fnmatch_lines(
+        ["ERROR: test_here.py::test_own* the marker vdist_operations names 'sned'; the operations are *"]
+    )
