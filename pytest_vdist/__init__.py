@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_vdist.backends.base import Availability, DeviceBackend
-    from pytest_vdist.fixtures import CoordinatorRun, DistributedRun, OutcomesRun
+    from pytest_vdist.fixtures import CoordinatorRun, DistributedRun, OutcomesRun, OutcomesSideBySide
     from pytest_vdist.implementations.protocol import Capabilities, Coordinator, Implementation, InitSettings
     from pytest_vdist.implementations.spec import ImplementationSpec
     from pytest_vdist.interface.inspection import Inspection
@@ -53,6 +53,7 @@ _HOMES = {
     "Inspection": "interface.inspection",
     "InitSettings": "implementations.protocol",
     "OutcomesRun": "fixtures",
+    "OutcomesSideBySide": "fixtures",
     "ProgramFailedError": "program_run",
     "ProgramRun": "program_run",
     "ProgramSearch": "program_run",
@@ -90,6 +91,7 @@ __all__ = [
     "InitSettings",
     "Inspection",
     "OutcomesRun",
+    "OutcomesSideBySide",
     "ProgramFailedError",
     "ProgramRun",
     "ProgramSearch",

@@ -45,7 +45,7 @@ class Arguments:
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{operation} of group {self.group!r} takes a tensor, not {type(value).__name__}")
         require_movable(value, f"the tensor for {operation} of group {self.group!r}")
-        if value.device.type != self.device.type:
+        if value.device != self.device and value.device.type != self.device.type:
             raise ValueError(
                 f"{operation} of group {self.group!r} got a tensor on {value.device}, and the group works on "
                 f"{self.device}: move it there first"

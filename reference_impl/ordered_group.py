@@ -93,7 +93,7 @@ class OrderedGroup:
 
     def reduce_scatter(self, rows: torch.Tensor) -> torch.Tensor:
         """Sum every rank's contiguous `rows` (world_size, …) and return this rank's row of the sum."""
-        row = torch.empty_like(rows[0])
+        row = rows.new_empty(rows.shape[1:])
         if row.numel():
             ordered = _reorder(rows, self._given_row)
             _compat.reduce_scatter_flat(row.view(-1), ordered.view(-1), self.group)

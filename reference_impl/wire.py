@@ -36,7 +36,7 @@ def as_wire(tensor: torch.Tensor) -> torch.Tensor:
 
 def from_wire(flat: torch.Tensor, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
     """View what `as_wire` made as a tensor of `dtype` and `shape` again."""
-    return flat.view(-1).view(dtype).view(tuple(shape))
+    return flat.view(shape) if flat.dtype == dtype else flat.view(-1).view(dtype).view(shape)
 
 
 def wire_numel(dtype: torch.dtype, shape: Sequence[int]) -> int:

@@ -12,6 +12,15 @@ from pytest_vdist.ranks.failures import RankStatus
 from pytest_vdist.ranks.messages import RecordedWarning, Reply
 
 
+def emit(replies: Sequence[Reply | None], output: Sequence[tuple[str, str]]) -> list[tuple[int, Reply]]:
+    """Let output, warnings and log records of a run reach the test; return the replies that came, by rank."""
+    by_rank = [(rank, reply) for rank, reply in enumerate(replies) if reply is not None]
+    emit_output(output)
+    emit_warnings(by_rank)
+    emit_log_records(by_rank)
+    return by_rank
+
+
 def emit_output(output: Sequence[tuple[str, str]]) -> None:
     """Write each rank's output to the stream it was meant for, every line labelled `[rank N]`."""
     for rank, (stdout, stderr) in enumerate(output):

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.leases import DeviceLeases
-from pytest_vdist.ranks import _compat, emission, wire
+from pytest_vdist.ranks import emission, wire
 from pytest_vdist.ranks.debugger import Ask
+from pytest_vdist.ranks.failures import RanksUnavailableError
 from pytest_vdist.ranks.launcher import Launcher
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, WorldSpec
 from pytest_vdist.ranks.outcomes import RankOutcome, outcomes_of
 from pytest_vdist.ranks.rank import RankLauncher
+from pytest_vdist.ranks.surroundings import Surroundings, environment_changes
 from pytest_vdist.ranks.team import RankLostError, Result, Team
 from pytest_vdist.ranks.teams import Devices, WarmTeams, device_slots, warn_of_lost_ranks
+from pytest_vdist.ranks.together import execute_together
 
 _LEASE_TIMEOUT = 900.0
+_MOST_RANKS_SIDE_BY_SIDE = 16
 _MOST_RANKS = 1024
 _SEED = 0
 
@@ -59,8 +61,7 @@ class RankPool:
         self._teams = WarmTeams(backend, places, self._launcher, notify)
         self._leases = DeviceLeases(backend.name, device_slots(backend, device_count))
         self._serials = itertools.count(1)
-        self._log_levels = _LogLevels()
-        self._filters: tuple[list[Any], bytes] = ([], b"")
+        self._surroundings = Surroundings()
 
     def run(
         self,
@@ -123,9 +124,55 @@ class RankPool:
                 env=env,
                 to_the_end=True,
             )
-        _emit(result)
-        emission.emit_ends(result.failure.statuses if result.failure is not None else ())
-        return outcomes_of(result)
+        return _outcomes(result)
+
+    def outcomes_side_by_side(
+        self,
+        function: Callable[..., Any],
+        plays: Sequence[Sequence[Any]],
+        *,
+        world: WorldSpec,
+        world_size: int,
+        timeout: float,
+    ) -> list[list[RankOutcome]]:
+        """Run as `outcomes` does, once with the arguments of each of `plays`, on new ranks for each.
+
+        They run at the same time, on the same devices, up to 16 ranks at once; one after the other on the
+        ranks of torchrun.
+        """
+        self._check(world_size, timeout, None)
+        if self._launcher.places is not None:
+            return [
+                self.outcomes(function, play, {}, world=world, world_size=world_size, timeout=timeout)
+                for play in plays
+            ]
+        bodies = [wire.dump_body(function, play, {}) for play in plays]
+        at_once = max(1, min(len(bodies), _MOST_RANKS_SIDE_BY_SIDE // world_size))
+        results: list[Result] = []
+        with self._leased(world_size, teams=at_once) as devices:
+            for first in range(0, len(bodies), at_once):
+                now = bodies[first : first + at_once]
+                results += self._execute_together(
+                    now, devices=devices, world=world, world_size=world_size, timeout=timeout
+                )
+        return [_outcomes(result) for result in results]
+
+    def _execute_together(
+        self, bodies: Sequence[bytes], *, devices: Devices, world: WorldSpec, world_size: int, timeout: float
+    ) -> list[Result]:
+        started = time.monotonic()
+        with ExitStack() as ends:
+            runs = []
+            for body in bodies:
+                team = self._teams.start(world_size, devices)
+                ends.callback(_end, team)
+                runs.append((team, self._dispatch(team, world, body, None)))
+            try:
+                results = execute_together(runs, timeout, self._ask)
+            except RankLostError as lost:
+                raise RanksUnavailableError(f"new ranks have ended before their run: {lost}", []) from None
+        self._log_run(world_size, time.monotonic() - started)
+        return results
 
     def _execute(
         self,
@@ -150,8 +197,8 @@ class RankPool:
                 warn_of_lost_ranks(str(lost))
                 continue
             finally:
-                if fresh and not team.closed:
-                    team.close()
+                if fresh:
+                    _end(team)
             self._log_run(world_size, time.monotonic() - started)
             return result
 
@@ -193,8 +240,8 @@ class RankPool:
             raise TypeError(message)
 
     @contextmanager
-    def _leased(self, world_size: int) -> Iterator[Devices]:
-        """Hold a device for each rank; where ranks share one, so many places to run in.
+    def _leased(self, world_size: int, *, teams: int = 1) -> Iterator[Devices]:
+        """Hold a device for each rank; where ranks share one, so many places for each team to run in.
 
         The processes of torchrun hold theirs all the time.
         """
@@ -202,7 +249,7 @@ class RankPool:
             yield ()
             return
         if self._backend.shares_device:
-            with self._leases.hold(min(world_size, len(self._leases.slots)), timeout=_LEASE_TIMEOUT):
+            with self._leases.hold(min(teams * world_size, len(self._leases.slots)), timeout=_LEASE_TIMEOUT):
                 yield ()
             return
         # Without a variable that hides devices, ranks can be placed on the first ones only.
@@ -220,36 +267,32 @@ class RankPool:
             world=world,
             world_serial=world_serial,
             master_port=team.master_port(world, new=world_serial == serial),
-            environment=_environment_changes(team.controller_environment, env),
-            warning_filters=self._warning_filters(),
-            log_levels=self._log_levels.read(),
+            environment=environment_changes(team.controller_environment, env),
+            warning_filters=self._surroundings.warning_filters(),
+            log_levels=self._surroundings.log_levels(),
             seed=_SEED,
             post_mortem=self._post_mortem,
             body=body,
         )
 
-    def _warning_filters(self) -> bytes:
-        filters = _compat.current_warning_filters()
-        if filters != self._filters[0]:
-            self._filters = (filters, wire.dump_result(filters))
-        return self._filters[1]
-
     def _conclude(self, result: Result) -> list[Any]:
         __tracebackhide__ = True
-        replies = _emit(result)
+        replies = emission.emit(result.replies, result.output)
         if result.failure is not None:
             raise result.failure
         _raise_agreed_outcome(replies[0][1])
         return [wire.load_result(reply.value) for _, reply in replies]
 
 
-def _emit(result: Result) -> list[tuple[int, Reply]]:
-    """Let output, warnings and log records of the ranks reach the test; return the replies by rank."""
-    replies = [(rank, reply) for rank, reply in enumerate(result.replies) if reply is not None]
-    emission.emit_output(result.output)
-    emission.emit_warnings(replies)
-    emission.emit_log_records(replies)
-    return replies
+def _end(team: Team) -> None:
+    if not team.closed:
+        team.close()
+
+
+def _outcomes(result: Result) -> list[RankOutcome]:
+    emission.emit(result.replies, result.output)
+    emission.emit_ends(result.failure.statuses if result.failure is not None else ())
+    return outcomes_of(result)
 
 
 def _raise_agreed_outcome(reply: Reply) -> None:
@@ -260,34 +303,3 @@ def _raise_agreed_outcome(reply: Reply) -> None:
         pytest.xfail(reply.reason)
     if reply.outcome is Outcome.EXITED:
         pytest.exit(reply.reason)
-
-
-def _environment_changes(
-    started_with: Mapping[bytes, bytes], env: Mapping[str, str] | None
-) -> dict[str, str | None]:
-    """Return what the test changed since the ranks were started, so that monkeypatch.setenv reaches them."""
-    now = _compat.environment_snapshot()
-    changes: dict[str, str | None] = {
-        os.fsdecode(k): os.fsdecode(v) for k, v in now.items() if started_with.get(k) != v
-    }
-    changes.update({os.fsdecode(name): None for name in started_with.keys() - now.keys()})
-    changes.update(env or {})
-    return changes
-
-
-class _LogLevels:
-    """The levels that are set in this process; the empty name is the root logger."""
-
-    def __init__(self) -> None:
-        self._loggers: list[tuple[str, logging.Logger]] = []
-        self._known = -1
-
-    def read(self) -> dict[str, int]:
-        registered = logging.Logger.manager.loggerDict
-        if len(registered) != self._known:
-            self._known = len(registered)
-            self._loggers = [
-                (n, logger) for n, logger in registered.items() if isinstance(logger, logging.Logger)
-            ]
-        levels = {name: logger.level for name, logger in self._loggers if logger.level}
-        return {"": logging.getLogger().level, **levels}

@@ -115,9 +115,13 @@ class Team:
         self._release(_CLOSE_TIMEOUT)
 
     def kill(self) -> None:
+        self.end_ranks()
+        self._release(_CLOSE_TIMEOUT)
+
+    def end_ranks(self) -> None:
+        """End the processes, from any thread; a run on them fails then, which kills the team."""
         for rank in self._ranks:
             rank.kill()
-        self._release(_CLOSE_TIMEOUT)
 
     @property
     def closed(self) -> bool:

@@ -83,9 +83,10 @@ class DeviceCommunicatorBase:
     def reduce_scatter(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """Return this rank's chunk of the sum: `input_.shape[dim] // world_size` long along `dim`."""
         require_reducible(input_.dtype, self.reduction_dtypes, "reduce_scatter")
-        rows = compact(input_.movedim(dim, 0))
+        rows = compact(input_ if dim % input_.dim() == 0 else input_.movedim(dim, 0))
         chunks = rows.view(self.world_size, rows.shape[0] // self.world_size, *rows.shape[1:])
-        return compact(self._sum_of_own_chunk(chunks).movedim(0, dim))
+        own = self._sum_of_own_chunk(chunks)
+        return own if dim % input_.dim() == 0 else compact(own.movedim(0, dim))
 
     def reduce_scatterv(
         self, input_: torch.Tensor, dim: int = -1, sizes: Sequence[int] | None = None
@@ -173,7 +174,9 @@ def _no_tensor_dicts(communicator: str, operation: str) -> str:
 
 def concatenate(rows: torch.Tensor, like: torch.Tensor, dim: int) -> torch.Tensor:
     """Join the tensors of every rank, each of the dtype and shape of `like`, along `dim`."""
-    stacked = from_wire(rows, like.dtype, (rows.shape[0], *like.shape))
     shape = list(like.shape)
     shape[dim] *= rows.shape[0]
+    if dim % like.dim() == 0:
+        return from_wire(rows, like.dtype, shape)
+    stacked = from_wire(rows, like.dtype, (rows.shape[0], *like.shape))
     return compact(stacked.movedim(0, dim % like.dim())).view(shape)

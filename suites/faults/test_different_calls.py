@@ -15,6 +15,7 @@ from pytest_vdist import (
     CoordinatorRun,
     ImplementationSpec,
     OutcomesRun,
+    OutcomesSideBySide,
     RankOutcome,
 )
 from pytest_vdist.faults.calls import CPU_LIMIT, BlockingCall, call_named, supported_calls
@@ -80,6 +81,7 @@ def checked(capabilities: Capabilities, faults: tuple[str, ...]) -> tuple[str, .
 @pytest.mark.vdist_requirement("VD-FLT-002", "VD-FLT-003", "VD-FLT-005")
 def test_ranks_that_do_not_do_the_same_get_errors_in_time(  # noqa: PLR0917 - fixtures
     outcomes_run: OutcomesRun,
+    outcomes_side_by_side: OutcomesSideBySide,
     implementation: ImplementationSpec,
     capabilities: Capabilities,
     tmp_path: Path,
@@ -93,19 +95,17 @@ def test_ranks_that_do_not_do_the_same_get_errors_in_time(  # noqa: PLR0917 - fi
     calls = supported_calls(capabilities, CPU_LIMIT if abort else None)
     faults = ("late", "gives up", "group", *checked(capabilities, ("operation", "root")))
 
-    def play(
-        names: tuple[str, ...], limit: Limit, folder: Path, played: tuple[str, ...], *, again: bool
-    ) -> list[RankOutcome]:
+    def scene(names: tuple[str, ...], limit: Limit, folder: Path, *, again: bool) -> Scene:
         folder.mkdir()
-        scene = Scene(implementation, split_group, str(folder), peer, limit, names, again)
-        return outcomes_run(differ, scene, played, world_size=world_size, timeout=DEADLINE)
+        return Scene(implementation, split_group, str(folder), peer, limit, names, again)
 
     # Devices whose failures end the process may also need long, and much memory, for each group.
     plays = [(fault,) for fault in faults] if abort else [faults]
     problems = []
     for played in plays:
         names = tuple(call.name for call in calls)
-        outcomes = play(names, LIMIT, tmp_path / "-".join(played), played, again=True)
+        of_all = scene(names, LIMIT, tmp_path / "-".join(played), again=True)
+        outcomes = outcomes_run(differ, of_all, played, world_size=world_size, timeout=DEADLINE)
         assert [outcome.state for outcome in outcomes] == ["returned"] * world_size, (played, outcomes)
         for fault in played:
             by_rank: list[Lived] = [outcome.value[fault] for outcome in outcomes]
@@ -113,14 +113,15 @@ def test_ranks_that_do_not_do_the_same_get_errors_in_time(  # noqa: PLR0917 - fi
             of_fault = tuple(call for call in calls if fault != "root" or call.operation in ROOTS)
             problems += problems_of(fault, by_rank, of_fault, peer, LIMIT)
     assert problems == []
-    if abort:
-        judge_device_calls(
-            lambda fault, name, folder: play((name,), LIMIT_OF_WATCHDOG, folder, (fault,), again=False),
-            capabilities.unchecked_calls,
-            tmp_path / "alone",
-            peer,
-            table,
-        )
+    if not abort:
+        return
+    alone = [
+        (scene((name,), LIMIT_OF_WATCHDOG, tmp_path / f"{fault} alone", again=False), (fault,))
+        for fault, name in ALONE.items()
+    ]
+    of_faults = outcomes_side_by_side(differ, alone, world_size=world_size, timeout=DEADLINE)
+    for fault, (of_one, _), outcomes in zip(ALONE, alone, of_faults, strict=True):
+        judge_device_call(fault, of_one, outcomes, capabilities.unchecked_calls, table)
 
 
 def note_and_assert_world_after(fault: str, by_rank: list[Lived], peer: int, table: Recorder) -> None:
@@ -130,36 +131,27 @@ def note_and_assert_world_after(fault: str, by_rank: list[Lived], peer: int, tab
         assert lived.ranks_again == tuple(range(len(by_rank))), f"rank {rank}, in the world after {fault}"
 
 
-def judge_device_calls(
-    play: Callable[[str, str, Path], list[RankOutcome]],
-    unchecked: Collection[str],
-    folder: Path,
-    peer: int,
-    table: Recorder,
+def judge_device_call(
+    fault: str, scene: Scene, outcomes: list[RankOutcome], unchecked: Collection[str], table: Recorder
 ) -> None:
-    """Judge device calls that end the process: one for each fault, in ranks of its own."""
-    folder.mkdir()
-    for fault, name in ALONE.items():
-        outcomes = play(fault, name, folder / fault)
-        for outcome in outcomes:
-            ended = end_of_call(name, fault, outcome, folder / fault)
-            table.add(fault, outcome.rank, (ended,))
-            assert ended.seconds <= LIMIT_OF_WATCHDOG.latest, f"{fault}, rank {outcome.rank}: {ended}"
-            if outcome.rank != peer and fault not in unchecked:
-                problem = survivor_problem(
-                    call_named(name),
-                    ended,
-                    LIMIT_OF_WATCHDOG,
-                    world_size=len(outcomes),
-                    rank=outcome.rank,
-                    peer=peer,
-                )
-                assert problem == "", f"{fault}, rank {outcome.rank}"
+    """Judge the one call of a scene, on the device, which ends the process where it fails."""
+    (name,) = scene.calls
+    for outcome in outcomes:
+        ended = end_of_call(name, fault, outcome, scene.folder)
+        table.add(fault, outcome.rank, (ended,))
+        where = f"{fault}, rank {outcome.rank}"
+        assert ended.seconds <= scene.limit.latest, f"{where}: {ended}"
+        if outcome.rank != scene.peer and fault not in unchecked:
+            call, size = call_named(name), len(outcomes)
+            problem = survivor_problem(
+                call, ended, scene.limit, world_size=size, rank=outcome.rank, peer=scene.peer
+            )
+            assert problem == "", where
 
 
-def end_of_call(name: str, fault: str, outcome: RankOutcome, folder: Path) -> Ended:
+def end_of_call(name: str, fault: str, outcome: RankOutcome, folder: str) -> Ended:
     if outcome.state != "returned":
-        return end_of(name, outcome, str(folder))
+        return end_of(name, outcome, folder)
     lived: Lived = outcome.value[fault]
     return lived.ended[0] if lived.ended else Ended(name, 0.0)
 

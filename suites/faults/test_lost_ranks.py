@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from pytest_vdist import Capabilities, CoordinatorRun, ImplementationSpec, OutcomesRun, RankOutcome
+from pytest_vdist import (
+    Capabilities,
+    CoordinatorRun,
+    ImplementationSpec,
+    OutcomesRun,
+    OutcomesSideBySide,
+    RankOutcome,
+)
 from pytest_vdist.faults.calls import CPU_LIMIT, BlockingCall, call_named, supported_calls
 from pytest_vdist.faults.record import Recorder
 from pytest_vdist.faults.scene import Scene, end_of, lose_a_rank
@@ -38,6 +45,7 @@ pytestmark = pytest.mark.vdist_world_size(min=2, max=3, largest_only=True)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_survivors_of_a_lost_rank_get_errors_in_time(  # noqa: PLR0917 - fixtures
     outcomes_run: OutcomesRun,
+    outcomes_side_by_side: OutcomesSideBySide,
     coordinator_run: CoordinatorRun,
     implementation: ImplementationSpec,
     capabilities: Capabilities,
@@ -53,12 +61,12 @@ def test_the_survivors_of_a_lost_rank_get_errors_in_time(  # noqa: PLR0917 - fix
     calls = supported_calls(capabilities, CPU_LIMIT if abort else None)
     peer = world_size - 1
 
-    def play(names: tuple[str, ...], folder: Path, limit: Limit, *, again: bool) -> list[RankOutcome]:
-        folder.mkdir()
-        scene = Scene(implementation, split_group, str(folder), peer, limit, names, again)
-        return outcomes_run(lose_a_rank, scene, fault, world_size=world_size, timeout=DEADLINE)
+    def scene(names: tuple[str, ...], folder: str, limit: Limit, *, again: bool) -> Scene:
+        (tmp_path / folder).mkdir()
+        return Scene(implementation, split_group, str(tmp_path / folder), peer, limit, names, again)
 
-    outcomes = play(tuple(call.name for call in calls), tmp_path / "all", LIMIT, again=True)
+    everything = scene(tuple(call.name for call in calls), "all", LIMIT, again=True)
+    outcomes = outcomes_run(lose_a_rank, everything, fault, world_size=world_size, timeout=DEADLINE)
     assert_lost(outcomes[peer], fault)
     left = [outcome.rank for outcome in outcomes if outcome.state == "returned"]
     assert left == [rank for rank in range(world_size) if rank != peer or fault == "stopped"], outcomes
@@ -69,8 +77,9 @@ def test_the_survivors_of_a_lost_rank_get_errors_in_time(  # noqa: PLR0917 - fix
         )
     if not abort:
         return
-    for name in ALONE[fault]:
-        outcomes = play((name,), tmp_path / name, LIMIT_OF_WATCHDOG, again=False)
+    plays = [(scene((name,), name, LIMIT_OF_WATCHDOG, again=False), fault) for name in ALONE[fault]]
+    of_plays = outcomes_side_by_side(lose_a_rank, plays, world_size=world_size, timeout=DEADLINE)
+    for name, outcomes in zip(ALONE[fault], of_plays, strict=True):
         assert_lost(outcomes[peer], fault)
         for outcome in outcomes[:peer]:
             ended = (

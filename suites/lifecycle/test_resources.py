@@ -13,7 +13,7 @@ import torch
 
 from pytest_vdist import DistributedRun, ImplementationSpec, init_settings
 
-CYCLES = 20
+CYCLES = 10
 WARM_UP_CYCLES = 3
 SECONDS_TO_WIND_DOWN = 5.0
 
@@ -54,7 +54,7 @@ def counts_within(limits: tuple[int, int]) -> tuple[int, int]:
 def test_worlds_that_come_and_go_leave_no_files_or_threads(
     distributed_run: DistributedRun, implementation: ImplementationSpec, tmp_path: Path, world_size: int
 ) -> None:
-    """After twenty worlds with traffic, a process has no more open files or threads than after three."""
+    """After ten worlds with traffic, a process has no more open files or threads than after three."""
 
     def live(init_method: str) -> None:
         world = implementation.load()

@@ -28,7 +28,7 @@ from pytest_vdist.strategies import partitions
 
 SHORTEST, LONGEST = 3, 9
 LIVES = 25
-LONGEST_SEARCH = 30.0
+LONGEST_SEARCH = 15.0
 """Seconds after which no more lives are tried, those that make a failing one shorter among them."""
 TIMEOUT = 20.0
 

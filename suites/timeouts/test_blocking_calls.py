@@ -15,7 +15,7 @@ from pytest_vdist import (
     DistributedRun,
     ImplementationSpec,
     InitSettings,
-    OutcomesRun,
+    OutcomesSideBySide,
     current_rank,
     init_settings,
 )
@@ -118,7 +118,7 @@ def test_the_cpu_limit_ends_every_wait_on_the_cpu(  # noqa: PLR0917 - fixtures
 @pytest.mark.vdist_requirement("VD-SPL-005", "VD-TMO-002", "VD-TMO-003", "VD-TMO-004")
 def test_the_device_limit_ends_every_wait_on_the_device(  # noqa: PLR0917 - fixtures
     distributed_run: DistributedRun,
-    outcomes_run: OutcomesRun,
+    outcomes_side_by_side: OutcomesSideBySide,
     implementation: ImplementationSpec,
     capabilities: Capabilities,
     tmp_path: Path,
@@ -128,7 +128,7 @@ def test_the_device_limit_ends_every_wait_on_the_device(  # noqa: PLR0917 - fixt
     """Operations on the device end at the device limit, in an error or with the process, as is declared."""
     calls = supported_calls(capabilities, DEVICE_LIMIT)
     if capabilities.device_failures == "abort":
-        assert_processes_end_in_time(calls, outcomes_run, implementation, tmp_path, split_group)
+        assert_processes_end_in_time(calls, outcomes_side_by_side, implementation, tmp_path, split_group)
         return
     (found, rank), _ = distributed_run(
         wait_for_a_peer,
@@ -169,25 +169,22 @@ def wait_until_the_end(
 
 def assert_processes_end_in_time(
     calls: tuple[BlockingCall, ...],
-    outcomes_run: OutcomesRun,
+    outcomes_side_by_side: OutcomesSideBySide,
     implementation: ImplementationSpec,
     folder: Path,
     split_group: bool,
 ) -> None:
-    problems = []
-    for first in range(0, len(calls), 2):
-        pair = (calls[first], calls[(first + 1) % len(calls)])
-        place = folder / str(first)
+    pairs = [(calls[first], calls[(first + 1) % len(calls)]) for first in range(0, len(calls), 2)]
+    places = [folder / "-".join(call.name for call in pair) for pair in pairs]
+    for place in places:
         place.mkdir()
-        outcomes = outcomes_run(
-            wait_until_the_end,
-            implementation,
-            tuple(call.name for call in pair),
-            split_group,
-            str(place),
-            world_size=2,
-            timeout=DEADLINE,
-        )
+    plays = [
+        (implementation, tuple(call.name for call in pair), split_group, str(place))
+        for pair, place in zip(pairs, places, strict=True)
+    ]
+    of_pairs = outcomes_side_by_side(wait_until_the_end, plays, world_size=2, timeout=DEADLINE)
+    problems = []
+    for pair, place, outcomes in zip(pairs, places, of_pairs, strict=True):
         for call, outcome in zip(pair, outcomes, strict=True):
             ended = outcome.value if outcome.state == "returned" else end_of(call.name, outcome, str(place))
             problems.append(timeout_problem(call, ended, LIMIT_OF_WATCHDOG))

@@ -29,6 +29,18 @@ def test_hung(distributed_run):
     distributed_run(hang, world_size=2, timeout=100)
 """
 
+HUNG_SIDE_BY_SIDE = """
+import os, threading
+
+def hang():
+    with open(os.environ["READY"], "w") as ready:
+        ready.write(f"{os.getpid()} {os.getppid()}\\n")
+    threading.Event().wait()
+
+def test_hung(outcomes_side_by_side):
+    outcomes_side_by_side(hang, [(), ()], world_size=1, timeout=100)
+"""
+
 PASSING = """
 def test_passing(distributed_run):
     distributed_run(lambda: None, world_size=2)
@@ -44,10 +56,10 @@ def temporary() -> Iterator[Path]:
 
 @contextmanager
 def _controller_with_hung_ranks(
-    tmp_path: Path, temporary: Path
+    tmp_path: Path, temporary: Path, source: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """Start a pytest whose two ranks hang; give it, and the processes that it has started."""
-    (tmp_path / "test_hung.py").write_text(HUNG)
+    (tmp_path / "test_hung.py").write_text(source)
     fifo = tmp_path / "ready"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_hung.py"]
@@ -85,12 +97,20 @@ def _wait_for_end(pid: int) -> bool:
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    ("how", "source"),
+    [
+        pytest.param(signal.SIGKILL, HUNG, id="SIGKILL"),
+        pytest.param(signal.SIGTERM, HUNG, id="SIGTERM"),
+        pytest.param(signal.SIGINT, HUNG, id="SIGINT"),
+        pytest.param(signal.SIGINT, HUNG_SIDE_BY_SIDE, id="SIGINT-side-by-side"),
+    ],
+)
 def test_nothing_survives_a_controller_that_is_ended(
-    tmp_path: Path, temporary: Path, how: signal.Signals
+    tmp_path: Path, temporary: Path, how: signal.Signals, source: str
 ) -> None:
     shared_memory_before = set(os.listdir("/dev/shm"))
-    with _controller_with_hung_ranks(tmp_path, temporary) as (controller, started):
+    with _controller_with_hung_ranks(tmp_path, temporary, source) as (controller, started):
         assert len(started) == 3  # two ranks and their fork server
         controller.send_signal(how)
 

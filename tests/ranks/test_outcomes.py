@@ -5,11 +5,19 @@ import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 
-from pytest_vdist import DistributedRun, OutcomesRun, current_rank, process_group_timeout
+from pytest_vdist import (
+    DistributedRun,
+    OutcomesRun,
+    OutcomesSideBySide,
+    current_rank,
+    process_group_timeout,
+)
+from pytest_vdist.faults.meeting import Meeting
 from pytest_vdist.ranks.process import last_lines
 
 
@@ -92,9 +100,47 @@ def test_the_run_after_a_lost_rank_has_new_ranks(
     assert set(distributed_run(os.getpid)).isdisjoint(before)
 
 
-def test_outcomes_need_a_world_that_can_be(outcomes_run: OutcomesRun) -> None:
+def test_plays_are_run_at_the_same_time_and_end_each_in_its_own_way(
+    outcomes_side_by_side: OutcomesSideBySide, tmp_path: Path
+) -> None:
+    def body(place: str, play: int) -> int:
+        Meeting(place, 2 * play + current_rank().rank).gather("here", list(range(6)))  # of all three plays
+        if play == 1 and current_rank().rank == 1:
+            os._exit(3)
+        if play == 2:
+            raise ValueError("on purpose")
+        return os.getpid()
+
+    of_plays = outcomes_side_by_side(
+        body, [(str(tmp_path / "meeting"), play) for play in range(3)], world_size=2, timeout=20.0
+    )
+    assert [[outcome.state for outcome in outcomes] for outcomes in of_plays] == [
+        ["returned", "returned"],
+        ["returned", "died"],
+        ["raised", "raised"],
+    ]
+    pids = [outcome.value for outcomes in of_plays for outcome in outcomes if outcome.state == "returned"]
+    assert len(set(pids)) == 3
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_more_plays_than_may_run_at_once_are_run_all_the_same(
+    outcomes_side_by_side: OutcomesSideBySide,
+) -> None:
+    of_plays = outcomes_side_by_side(lambda play: play, [(play,) for play in range(5)], world_size=4)
+    assert [[outcome.value for outcome in outcomes] for outcomes in of_plays] == [[n] * 4 for n in range(5)]
+    assert outcomes_side_by_side(os.getpid, [], world_size=4) == []
+
+
+def test_outcomes_need_a_world_that_can_be(
+    outcomes_run: OutcomesRun, outcomes_side_by_side: OutcomesSideBySide
+) -> None:
     with pytest.raises(ValueError, match="world_size must be a whole number from 1"):
         outcomes_run(os.getpid, world_size=0)
+    with pytest.raises(ValueError, match="world_size must be a whole number from 1"):
+        outcomes_side_by_side(os.getpid, [()], world_size=0)
 
 
 def test_the_limit_of_a_group_can_be_read(distributed_run: DistributedRun) -> None:
