@@ -130,6 +130,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     of_suites = suite_items.is_suite_path(metafunc.definition.path)
     if of_suites:
         suite_items.require_requirements(metafunc)
+    suite_items.require_operations(metafunc)
     modes.parametrize(metafunc, always_by_backend=of_suites)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -65,18 +65,32 @@ def require_requirements(metafunc: pytest.Metafunc) -> None:
         raise pytest.Collector.CollectError(f"{test}: {error}") from None
 
 
+def require_operations(metafunc: pytest.Metafunc) -> None:
+    """Raise a collection error for a marker `vdist_operations` with a name that nobody can declare."""
+    names = [name for marker in metafunc.definition.iter_markers(OPERATIONS_MARKER) for name in marker.args]
+    if not names:
+        return
+    # The manifest's names are read when a test has the marker, not by a plugin that is installed but unused.
+    from pytest_vdist.certificate.manifest import OPERATIONS  # noqa: PLC0415
+
+    wrong = next((name for name in names if name not in OPERATIONS), None)
+    if wrong is not None:
+        raise pytest.Collector.CollectError(
+            f"marker {OPERATIONS_MARKER} on {metafunc.definition.nodeid} names {wrong!r}; the operations are "
+            f"{', '.join(OPERATIONS)}"
+        )
+
+
 def skip_unsupported(options: Options, items: Iterable[pytest.Item]) -> None:
     """Skip the tests of operations that the implementation declares not to have.
 
     Those are what a test names by `vdist_operations`, and in the suites the operation of
-    `test_<operation>.py`. That they are refused is tested elsewhere. Raises pytest.UsageError for a name that
-    no implementation can declare.
+    `test_<operation>.py`. That they are refused is tested elsewhere.
     """
     declared: dict[str, Mapping[str, str]] = {}
     for item in items:
         backend = getattr(getattr(item, "callspec", None), "params", {}).get("backend")
         named = [name for marker in item.iter_markers(OPERATIONS_MARKER) for name in marker.args]
-        _require_operations(item, named)
         if is_suite_path(item.path):
             named.append(item.path.stem.removeprefix("test_"))
         if backend is None or not named:
@@ -89,19 +103,6 @@ def skip_unsupported(options: Options, items: Iterable[pytest.Item]) -> None:
                 reason = f"unsupported: {operation}: {declared[backend][operation]}"
                 item.add_marker(pytest.mark.skip(reason=reason))
                 break
-
-
-def _require_operations(item: pytest.Item, named: Sequence[object]) -> None:
-    if not named:
-        return
-    from pytest_vdist.certificate.manifest import OPERATIONS  # noqa: PLC0415 - as for the requirements
-
-    for name in named:
-        if name not in OPERATIONS:
-            raise pytest.UsageError(
-                f"{item.nodeid}: the marker {OPERATIONS_MARKER} names {name!r}; the operations are "
-                f"{', '.join(OPERATIONS)}"
-            )
 
 
 def _unsupported(options: Options, device_type: str) -> Mapping[str, str]:

@@ -285,10 +285,15 @@ def note_start(folder: str, rank: int) -> None:
 
 
 def end_of(name: str, outcome: RankOutcome, folder: str) -> Ended:
-    """Return the end of a rank's process as that of the one call that it made."""
+    """Return the end of a rank's process as that of the one call that it made.
+
+    Raises AssertionError where it ended before.
+    """
     if outcome.state == "stuck":
         return Ended(name, math.inf)
-    started = float(Path(f"{folder}/start-{outcome.rank}").read_text(encoding="ascii"))
+    start = Path(f"{folder}/start-{outcome.rank}")
+    assert start.exists(), f"rank {outcome.rank} {outcome.state} before its call of {name}: {outcome.reason}"
+    started = float(start.read_text(encoding="ascii"))
     return Ended(name, outcome.monotonic - started, error=outcome.reason, kinds=("RuntimeError",))
 
 

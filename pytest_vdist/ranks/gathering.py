@@ -22,7 +22,7 @@ class Gathering:
     def __init__(
         self,
         ranks: Sequence[Rank],
-        selector: selectors.BaseSelector,
+        selector: selectors.EpollSelector,
         ask: Ask,
         *,
         to_the_end: bool = False,
@@ -35,7 +35,7 @@ class Gathering:
         self.replies: dict[int, Reply] = {}
         self._died: dict[int, float] = {}
         self._failed_at: float | None = None
-        self._talked = 0.0
+        self.talked = 0.0
 
     @property
     def complete(self) -> bool:
@@ -59,11 +59,19 @@ class Gathering:
             limit = deadline
             if self._failed_at is not None and not self._to_the_end:
                 limit = min(deadline, self._failed_at + _GRACE)
-            ready = self._selector.select(max(0.0, limit - self._now()))
-            if not ready:
+            if not self.receive(max(0.0, limit - self._now())):
                 return
-            for key, _ in ready:
-                self._receive(key.data, key.fileobj)
+
+    def receive(self, seconds: float) -> bool:
+        """Take in what the ranks have sent; waits so long for the first of it. Returns False if none came."""
+        ready = self._selector.select(seconds)
+        for key, _ in ready:
+            self._receive(key.data, key.fileobj)
+        return bool(ready)
+
+    def fileno(self) -> int:
+        """Return what is readable when `receive` will not wait, for those who wait for several gatherings."""
+        return self._selector.fileno()
 
     def statuses(self) -> list[RankStatus]:
         """Say how each rank stands; asks the stuck ones for their stacks."""
@@ -90,7 +98,7 @@ class Gathering:
             if not rank.poll(_SAME_RANK_FIRST):
                 break
             message = rank.receive(rank.sources[0])
-        self._talked += time.monotonic() - started
+        self.talked += time.monotonic() - started
         if isinstance(message, Reply):
             self._note_reply(rank, message)
 
@@ -109,7 +117,7 @@ class Gathering:
 
     def _now(self) -> float:
         """Return the time on a clock that stands still while somebody debugs."""
-        return time.monotonic() - self._talked
+        return time.monotonic() - self.talked
 
     def _status(self, rank: Rank) -> RankStatus:
         ledger = rank.read_ledger()

@@ -20,10 +20,10 @@ from pytest_vdist.ranks.launcher import Launcher
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, WorldSpec
 from pytest_vdist.ranks.outcomes import RankOutcome, outcomes_of
 from pytest_vdist.ranks.rank import RankLauncher
+from pytest_vdist.ranks.side_by_side import execute_side_by_side
 from pytest_vdist.ranks.surroundings import Surroundings, environment_changes
 from pytest_vdist.ranks.team import RankLostError, Result, Team
 from pytest_vdist.ranks.teams import Devices, WarmTeams, device_slots, warn_of_lost_ranks
-from pytest_vdist.ranks.together import execute_together
 
 _LEASE_TIMEOUT = 900.0
 _MOST_RANKS_SIDE_BY_SIDE = 16
@@ -135,10 +135,10 @@ class RankPool:
         world_size: int,
         timeout: float,
     ) -> list[list[RankOutcome]]:
-        """Run as `outcomes` does, once with the arguments of each of `plays`, on new ranks for each.
+        """Run as `outcomes` does, once with the arguments of each of `plays`.
 
-        They run at the same time, on the same devices, up to 16 ranks at once; one after the other on the
-        ranks of torchrun.
+        They run at the same time on the same devices, up to 16 ranks at once, which are new ones; on those of
+        torchrun, one after the other.
         """
         self._check(world_size, timeout, None)
         if self._launcher.places is not None:
@@ -148,30 +148,30 @@ class RankPool:
             ]
         bodies = [wire.dump_body(function, play, {}) for play in plays]
         at_once = max(1, min(len(bodies), _MOST_RANKS_SIDE_BY_SIDE // world_size))
-        results: list[Result] = []
+        outcomes: list[list[RankOutcome]] = []
         with self._leased(world_size, teams=at_once) as devices:
             for first in range(0, len(bodies), at_once):
                 now = bodies[first : first + at_once]
-                results += self._execute_together(
-                    now, devices=devices, world=world, world_size=world_size, timeout=timeout
-                )
-        return [_outcomes(result) for result in results]
+                results = self._execute_side_by_side(now, devices, world, world_size, timeout)
+                for play, result in enumerate(results, first):
+                    outcomes.append(_outcomes(result, label=f"play {play}, "))
+        return outcomes
 
-    def _execute_together(
-        self, bodies: Sequence[bytes], *, devices: Devices, world: WorldSpec, world_size: int, timeout: float
+    def _execute_side_by_side(
+        self, bodies: Sequence[bytes], devices: Devices, world: WorldSpec, world_size: int, timeout: float
     ) -> list[Result]:
-        started = time.monotonic()
         with ExitStack() as ends:
             runs = []
             for body in bodies:
                 team = self._teams.start(world_size, devices)
                 ends.callback(_end, team)
                 runs.append((team, self._dispatch(team, world, body, None)))
+            started = time.monotonic()
             try:
-                results = execute_together(runs, timeout, self._ask)
+                results = execute_side_by_side(runs, timeout, self._ask)
             except RankLostError as lost:
                 raise RanksUnavailableError(f"new ranks have ended before their run: {lost}", []) from None
-        self._log_run(world_size, time.monotonic() - started)
+            self._log_run(world_size, time.monotonic() - started)
         return results
 
     def _execute(
@@ -289,9 +289,9 @@ def _end(team: Team) -> None:
         team.close()
 
 
-def _outcomes(result: Result) -> list[RankOutcome]:
-    emission.emit(result.replies, result.output)
-    emission.emit_ends(result.failure.statuses if result.failure is not None else ())
+def _outcomes(result: Result, label: str = "") -> list[RankOutcome]:
+    emission.emit(result.replies, result.output, label)
+    emission.emit_ends(result.failure.statuses if result.failure is not None else (), label)
     return outcomes_of(result)
 
 

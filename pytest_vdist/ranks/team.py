@@ -57,7 +57,7 @@ class Team:
         self._launcher = launcher
         self._store: Any = None
         self._ranks: list[Rank] = []
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.EpollSelector()
         gathering = Gathering(self._ranks, self._selector, lambda _: "")
         try:
             with ticking.every(_NOTICE_EVERY, lambda: notify(_progress_text(gathering, world_size))):
@@ -98,11 +98,31 @@ class Team:
         `to_the_end` gives ranks all of the time also where another one has failed.
         `ask` converses with a rank that is being debugged; the time that it takes does not count.
         """
+        deadline = time.monotonic() + timeout
         try:
-            result = self._execute(run, timeout, ask, to_the_end=to_the_end)
+            gathering = self.begin(run, ask, to_the_end=to_the_end)
+            gathering.wait(deadline)
+            return self.conclude(run, gathering, timeout)
         except BaseException:
             self.kill()
             raise
+
+    def begin(self, run: Run, ask: Ask, *, to_the_end: bool) -> Gathering:
+        """Send the run to every rank, and return what collects the replies. Raises RankLostError."""
+        message = pickle.dumps(run, protocol=pickle.HIGHEST_PROTOCOL)
+        gathering = Gathering(self._ranks, self._selector, ask, to_the_end=to_the_end)
+        for rank in self._ranks:
+            if not gathering.send(rank, message):
+                raise RankLostError(f"rank {rank.rank}: {rank.exit_text()}")
+        return gathering
+
+    def conclude(self, run: Run, gathering: Gathering, timeout: float) -> Result:
+        """Return what came of a run that is over. A failed team is killed."""
+        replies, failure = gathering.replies, None
+        if not _agreed(replies, self.world_size):
+            failure = failure_of(gathering.statuses(), timeout)
+        output = tuple((rank.new_output("stdout"), rank.new_output("stderr")) for rank in self._ranks)
+        result = Result(tuple(replies.get(rank) for rank in range(self.world_size)), failure, output)
         if result.failure is not None or not all(_usable(reply) for reply in result.replies):
             self.kill()
         self.world = (run.world, run.world_serial) if _world_is_clean(result) else None
@@ -115,13 +135,9 @@ class Team:
         self._release(_CLOSE_TIMEOUT)
 
     def kill(self) -> None:
-        self.end_ranks()
-        self._release(_CLOSE_TIMEOUT)
-
-    def end_ranks(self) -> None:
-        """End the processes, from any thread; a run on them fails then, which kills the team."""
         for rank in self._ranks:
             rank.kill()
+        self._release(_CLOSE_TIMEOUT)
 
     @property
     def closed(self) -> bool:
@@ -148,20 +164,6 @@ class Team:
             what = missing[0].reason or f"it was not ready within {_START_TIMEOUT:g} s"
             message = f"rank {missing[0].rank} of {self.world_size} could not be started: {what}"
             raise RanksUnavailableError(message, statuses)
-
-    def _execute(self, run: Run, timeout: float, ask: Ask, *, to_the_end: bool) -> Result:
-        deadline = time.monotonic() + timeout
-        message = pickle.dumps(run, protocol=pickle.HIGHEST_PROTOCOL)
-        gathering = Gathering(self._ranks, self._selector, ask, to_the_end=to_the_end)
-        for rank in self._ranks:
-            if not gathering.send(rank, message):
-                raise RankLostError(f"rank {rank.rank}: {rank.exit_text()}")
-        gathering.wait(deadline)
-        replies, failure = gathering.replies, None
-        if not _agreed(replies, self.world_size):
-            failure = failure_of(gathering.statuses(), timeout)
-        output = tuple((rank.new_output("stdout"), rank.new_output("stderr")) for rank in self._ranks)
-        return Result(tuple(replies.get(rank) for rank in range(self.world_size)), failure, output)
 
 
 def _progress_text(gathering: Gathering, world_size: int) -> str:

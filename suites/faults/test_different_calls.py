@@ -36,7 +36,7 @@ from pytest_vdist.faults.waits import TYPED_ERRORS, Ended, Limit
 
 LIMIT = Limit(2.0, slack=5.0)  # as for lost ranks
 LIMIT_OF_WATCHDOG = Limit(2.0, slack=20.0)
-DEADLINE = 60.0
+DEADLINE = 90.0  # beyond the patience of meetings, which say who did not come
 # One device call for each fault, where it ends the process.
 ALONE = {
     "late": "all_gatherv",

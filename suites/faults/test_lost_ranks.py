@@ -25,7 +25,7 @@ from pytest_vdist.faults.waits import Ended, Limit
 LIMIT = Limit(2.0, slack=5.0)
 # A watchdog looks from time to time, writes down what it found, and ends the process: drivers take seconds.
 LIMIT_OF_WATCHDOG = Limit(2.0, slack=20.0)
-DEADLINE = 60.0
+DEADLINE = 90.0  # beyond the patience of meetings, which say who did not come
 FAULTS = {
     "exits": "its process exited with code 7",
     "killed": "killed by SIGKILL",

@@ -31,7 +31,7 @@ LIMIT = Limit(2.0, slack=5.0)
 LIMIT_OF_WATCHDOG = Limit(2.0, slack=20.0)
 OTHER_LIMIT = 300.0
 PATIENCE = LIMIT.latest + 3.0
-DEADLINE = 60.0
+DEADLINE = 90.0  # beyond the patience of meetings, which say who did not come
 PEER = 1
 
 pytestmark = pytest.mark.vdist_world_size(min=2, max=2)

@@ -17,11 +17,11 @@ SUITES = (
     "pytest_vdist.suites.faults.test_lost_ranks",
 )
 TESTS = (
-    "test_the_device_limit_ends_every_wait or test_the_survivors_of_a_lost_rank_get_errors_in_time and exits"
+    "test_the_device_limit_ends_every_wait or test_the_survivors_of_a_lost_rank_get_errors_in_time and killed"
 )
 
 
-def test_each_call_that_may_end_the_process_is_judged_on_ranks_of_its_own(
+def test_the_suites_pass_where_failing_calls_may_end_the_process(
     pytester: pytest.Pytester,
 ) -> None:
     (pytester.path / "manifest.toml").write_text(MANIFEST)

@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -126,12 +127,32 @@ def test_plays_are_run_at_the_same_time_and_end_each_in_its_own_way(
             os.kill(pid, 0)
 
 
-def test_more_plays_than_may_run_at_once_are_run_all_the_same(
-    outcomes_side_by_side: OutcomesSideBySide,
-) -> None:
-    of_plays = outcomes_side_by_side(lambda play: play, [(play,) for play in range(5)], world_size=4)
-    assert [[outcome.value for outcome in outcomes] for outcomes in of_plays] == [[n] * 4 for n in range(5)]
+def test_at_most_sixteen_ranks_run_side_by_side(outcomes_side_by_side: OutcomesSideBySide) -> None:
+    def body(play: int) -> tuple[int, float, float]:
+        start = time.monotonic()
+        threading.Event().wait(0.2)
+        return play, start, time.monotonic()
+
+    of_plays = outcomes_side_by_side(body, [(play,) for play in range(5)], world_size=4)
+    values = [[outcome.value for outcome in outcomes] for outcomes in of_plays]
+    assert [[play for play, _, _ in of_play] for of_play in values] == [[play] * 4 for play in range(5)]
+    ends = [end for of_play in values[:4] for _, _, end in of_play]
+    assert min(start for _, start, _ in values[4]) > max(ends)
     assert outcomes_side_by_side(os.getpid, [], world_size=4) == []
+
+
+def test_what_ranks_write_says_in_which_play(
+    outcomes_side_by_side: OutcomesSideBySide, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body(text: str) -> None:
+        print(text)
+        warnings.warn(f"warned of {text}", stacklevel=1)
+
+    with pytest.warns(UserWarning, match="warned of") as caught:
+        outcomes_side_by_side(body, [("a",), ("b",)], world_size=1)
+    warned = [str(warning.message) for warning in caught]
+    assert warned == ["[play 0, rank 0] warned of a", "[play 1, rank 0] warned of b"]
+    assert capsys.readouterr().out.splitlines() == ["[play 0, rank 0] a", "[play 1, rank 0] b"]
 
 
 def test_outcomes_need_a_world_that_can_be(

@@ -124,7 +124,7 @@ class SharedMembers:
 
     def reduce_scatter(self, rows: torch.Tensor) -> torch.Tensor:
         """Sum every rank's contiguous `rows` (world_size, …) and return this rank's row of the sum."""
-        row = torch.empty_like(rows[0])
+        row = rows.new_empty(rows.shape[1:])
         flat_rows, total = rows.view(self.world_size, -1), row.view(-1)
         call = _call(Operation.REDUCE_SCATTER, rows)
         with self._collective(call):
