@@ -34,8 +34,10 @@ _LONGEST_FOLDER = 60  # the path of a socket may have 107 bytes, and multiproces
 
 # One thread per rank: a fork server that had started OpenMP threads would leave its children hanging, and
 # ranks share the machine's cores anyway. Gloo must not choose an interface by the host's name. Inductor must
-# not start processes of its own in every rank.
+# not start processes of its own in every rank. torch's stores look up the name of every peer, 127.0.0.1 too,
+# in new groups as well, and a name server that does not answer would cost 5 s each time (resolv.conf(5)).
 _PINNED = {
+    "RES_OPTIONS": "timeout:1",
     "OMP_NUM_THREADS": "1",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",

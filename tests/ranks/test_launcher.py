@@ -1,14 +1,35 @@
-"""What a session says where this machine can't serve ranks."""
+"""With what ranks start, and what a session says where this machine can't serve them."""
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
 
-from pytest_vdist import RanksUnavailableError
+from pytest_vdist import DistributedRun, RanksUnavailableError
 from pytest_vdist.backends.registry import find_backend
 from pytest_vdist.ranks.launcher import Launcher
+
+
+def test_ranks_do_not_wait_long_for_name_servers(
+    distributed_run: DistributedRun, pytester: pytest.Pytester
+) -> None:
+    def options() -> str | None:
+        return os.environ.get("RES_OPTIONS")
+
+    assert distributed_run(options) == ["timeout:1"] * 2
+    pytester.makepyfile(
+        """
+        import os
+
+        def test_own(distributed_run):
+            assert distributed_run(lambda: os.environ["RES_OPTIONS"]) == ["timeout:7"] * 2
+        """
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RES_OPTIONS", "timeout:7")
+        pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 def test_a_machine_without_loopback_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
