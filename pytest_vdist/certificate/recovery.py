@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from pytest_vdist.certificate import assembly, output
 from pytest_vdist.certificate.output import SESSION, OutputError, ResultsFile, read_results
@@ -31,33 +29,30 @@ def recover(folder: Path) -> str:
     """Write the report of a folder in which a session has begun, and say how much of it there is.
 
     Tests of the must-pass list without a result become results that were not run. Raises ReportError where
-    the session wrote too little, OutputError where the disk is full.
+    the session wrote too little or something else, OutputError where the disk is full.
     """
     if (folder / names.REPORT).is_file() and (folder / names.SUMS).is_file():
         raise ReportError(f"{folder} has a report already: the session ended; see {folder / names.PAGE}")
-    session = _session(folder)
+    session = names.parse_report(names.read_text(folder / SESSION), source=str(folder / SESSION))
     results = read_results(folder)
-    lacking = assembly.without_result(session, results)
-    finished = None if lacking else session.get("finished")
+    try:
+        lacking = assembly.without_result(session, results)
+        finished = None if lacking else session.get("finished")
+        waivers = assembly.waivers_in(folder)
+        report = assembly.report_of(session, [*results, *lacking], waivers, finished=finished)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ReportError(
+            f"{folder / SESSION} is not what --vdist-certify writes: {type(error).__name__}: {error}; "
+            "nothing was changed"
+        ) from error
     output.write_text(folder / names.RESULTS, names.results_text(results))
     file = ResultsFile(folder)
     for result in lacking:
         file.add(result)
     file.close()
-    report = assembly.report_of(session, [*results, *lacking], assembly.waivers_in(folder), finished=finished)
     assembly.write(folder, report)
     verdicts = ", ".join(f"{name}: {entry['verdict']}" for name, entry in report["profiles"].items())
     return (
         f"{len(results)} of {len(results) + len(lacking)} tests have a result; {verdicts}; "
         f"see {folder / names.PAGE}"
     )
-
-
-def _session(folder: Path) -> dict[str, Any]:
-    text = names.read_text(folder / SESSION)
-    try:
-        session = json.loads(text)
-    except ValueError as error:
-        raise ReportError(f"{folder / SESSION} is not valid JSON: {error}") from error
-    assert isinstance(session, dict)
-    return session
