@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch  # noqa: F401 - pytester's sessions in this process forget what they import, and torch takes no second import
 
 pytest_plugins = ["pytester"]
 
