@@ -3,6 +3,7 @@
 The coordinator's call beside the bare one of torch.distributed, in the same run; the slowest rank counts.
 
     python benchmarks/bandwidth.py [--backend NAME] [--world-size N] [--sizes BYTES,BYTES] [--repeats N]
+                                   [--rounds N]
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def main() -> None:
     parser.add_argument("--backend", default="cpu", help="a device backend, as for --vdist-backend")
     parser.add_argument("--world-size", type=int, default=2)
     parser.add_argument("--sizes", default="8,1024,65536,1048576,16777216", help="of messages, in bytes")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=20, help="calls in a row that are timed")
+    parser.add_argument("--rounds", type=int, default=15, help="of which the median holds")
     arguments = parser.parse_args()
     backend, ranks = find_backend(arguments.backend, origin="--backend"), arguments.world_size
     pool = RankPool(backend, require_devices(backend, origin="the benchmark").device_count)
@@ -42,7 +44,7 @@ def main() -> None:
             for size in map(int, arguments.sizes.split(",")):
                 by_rank = pool.run(
                     call_with_coordinator,
-                    (measure, None, operation, size, arguments.repeats),
+                    (measure, None, operation, size, arguments.repeats, arguments.rounds),
                     {},
                     world=world,
                     world_size=ranks,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .wire import require_movable
+from .wire import obstacle_to_moving
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Arguments:
         """Return a dense tensor on the device of the group. Raises TypeError or ValueError for another."""
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{operation} of group {self.group!r} takes a tensor, not {type(value).__name__}")
-        require_movable(value, f"the tensor for {operation} of group {self.group!r}")
+        obstacle = obstacle_to_moving(value)
+        if obstacle is not None:
+            raise TypeError(f"the tensor for {operation} of group {self.group!r} is {obstacle}")
         if value.device != self.device and value.device.type != self.device.type:
             raise ValueError(
                 f"{operation} of group {self.group!r} got a tensor on {value.device}, and the group works on "

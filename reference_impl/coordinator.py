@@ -95,6 +95,7 @@ class GroupCoordinator:
         )
         self._tensor_dicts = TensorDictChannel(self._cpu, self._device_group, self.device)
         self._communicator: Communicator | None = None
+        self._checked_collectives: CheckedCollectives | None = None
         names.register(self)
         if use_device_communicator:
             self._communicator = self._make_communicator()
@@ -257,14 +258,14 @@ class GroupCoordinator:
     @limited_by("timeout")
     def send(self, tensor: torch.Tensor, dst: int | None = None) -> None:
         """Send a tensor to `dst`, by default the next rank, which receives it by `recv`."""
-        communicator = self._collectives("send")
+        communicator = self._checked("send").communicator
         dst = self._arguments.peer(self._next if dst is None else dst, "dst")
         communicator.send(self._arguments.tensor(tensor, "send"), dst)
 
     @limited_by("timeout")
     def recv(self, size: Sequence[int], dtype: torch.dtype, src: int | None = None) -> torch.Tensor:
         """Return a tensor of shape `size` from `src`, by default the previous rank, on the group's device."""
-        communicator = self._collectives("recv")
+        communicator = self._checked("recv").communicator
         src = self._arguments.peer(self._previous if src is None else src, "src")
         return communicator.recv(size, dtype, src)
 
@@ -424,11 +425,11 @@ class GroupCoordinator:
             return
         subgroups, self._subgroups = self._subgroups, None
         communicator, self._communicator = self._communicator, None
+        self._checked_collectives = None
         names.unregister(self.unique_name)
         self._tensor_dicts.pending.clear()
         del self._cpu, self._device_group, self._tensor_dicts
         if communicator is not None:
-            del self._checked_collectives
             communicator.destroy()
         subgroups.destroy()
 
@@ -469,15 +470,11 @@ class GroupCoordinator:
             raise RuntimeError(f"group {self.unique_name!r} is destroyed: make a new coordinator")
         return self._subgroups
 
-    def _collectives(self, operation: str) -> Communicator:
-        self._living()
-        if self._communicator is None:
+    def _checked(self, operation: str) -> CheckedCollectives:
+        if self._checked_collectives is None:
+            self._living()
             raise ValueError(
                 f"No device communicator found for {operation} of group {self.unique_name!r}: "
                 "make the coordinator with use_device_communicator=True"
             )
-        return self._communicator
-
-    def _checked(self, operation: str) -> CheckedCollectives:
-        self._collectives(operation)
         return self._checked_collectives

@@ -76,6 +76,7 @@ class OrderedGroup:
         self.world_size = len(self.ranks)
         self.rank_in_group = self.ranks.index(dist.get_rank())
         torch_ranks = dist.get_process_group_ranks(group)
+        self._is_sorted = self.ranks == torch_ranks
         self._torch_row = [torch_ranks.index(rank) for rank in self.ranks]
         self._given_row = [self.ranks.index(rank) for rank in torch_ranks]
 
@@ -89,13 +90,13 @@ class OrderedGroup:
         rows = flat.new_empty(self.world_size * flat.numel())
         if flat.numel():
             _compat.all_gather_flat(rows, flat, self.group)
-        return _reorder(rows.view(self.world_size, flat.numel()), self._torch_row)
+        return self._reorder(rows.view(self.world_size, flat.numel()), self._torch_row)
 
     def reduce_scatter(self, rows: torch.Tensor) -> torch.Tensor:
         """Sum every rank's contiguous `rows` (world_size, …) and return this rank's row of the sum."""
         row = rows.new_empty(rows.shape[1:])
         if row.numel():
-            ordered = _reorder(rows, self._given_row)
+            ordered = self._reorder(rows, self._given_row)
             _compat.reduce_scatter_flat(row.view(-1), ordered.view(-1), self.group)
         return row
 
@@ -162,7 +163,6 @@ class OrderedGroup:
         assert work is not None, "this rank is a member of the group"
         return Message(work, self.message_timeout, operation, self.scope)
 
-
-def _reorder(rows: torch.Tensor, order: list[int]) -> torch.Tensor:
-    """Permute rows, without an index tensor: a CUDA graph cannot hold its copy to the device."""
-    return rows if order == sorted(order) else torch.stack([rows[row] for row in order])
+    def _reorder(self, rows: torch.Tensor, order: list[int]) -> torch.Tensor:
+        # Without an index tensor: a CUDA graph cannot hold its copy to the device.
+        return rows if self._is_sorted else torch.stack([rows[row] for row in order])

@@ -13,7 +13,7 @@ from .failures import naming
 from .handles import Handle, PendingSends, irecv_tensor, isend_dumped, isend_tensor
 from .objects import Refusal, broadcast_dumped, broadcast_object, dump, load, recv_object
 from .ordered_group import Members, OrderedGroup
-from .wire import as_wire, from_wire, require_movable
+from .wire import as_wire, from_wire, obstacle_to_moving
 
 TensorDict = dict[str, Any]
 Postprocess = Callable[[], None]
@@ -262,7 +262,9 @@ class TensorDictChannel:
 
 
 def _require_on_group_device(tensor: torch.Tensor, key: str, device_type: str) -> None:
-    require_movable(tensor, f"tensor {key!r} of the tensor dict")
+    obstacle = obstacle_to_moving(tensor)
+    if obstacle is not None:
+        raise TypeError(f"tensor {key!r} of the tensor dict is {obstacle}")
     if tensor.device.type not in ("cpu", device_type):
         raise ValueError(
             f"tensor {key!r} is on {tensor.device}, and the group works on {device_type!r} and the CPU"

@@ -44,13 +44,12 @@ def wire_numel(dtype: torch.dtype, shape: Sequence[int]) -> int:
     return math.prod(shape) * (1 if dtype in COMMON_DTYPES else dtype.itemsize)
 
 
-def require_movable(tensor: torch.Tensor, what: str) -> None:
-    """Raise TypeError for a tensor whose values are not all in its elements: sparse or quantized."""
-    if tensor.layout != torch.strided or tensor.is_quantized:
-        kind = "quantized" if tensor.is_quantized else str(tensor.layout)
-        raise TypeError(
-            f"{what} is {kind}, and only dense tensors move: send its parts, such as values and scales"
-        )
+def obstacle_to_moving(tensor: torch.Tensor) -> str | None:
+    """Say what a tensor is whose values are not all in its elements: sparse or quantized. None for others."""
+    if tensor.layout == torch.strided and not tensor.is_quantized:
+        return None
+    kind = "quantized" if tensor.is_quantized else str(tensor.layout)
+    return f"{kind}, and only dense tensors move: send its parts, such as values and scales"
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
@@ -60,14 +59,15 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 def fresh(tensor: torch.Tensor) -> torch.Tensor:
     """Copy to a contiguous tensor of the same shape that shares nothing with `tensor`, autograd included."""
-    if _is_copied_as_it_is(tensor):
+    if _is_of_common_values(tensor):  # a clone has negated what is a negated view
         return tensor.clone(memory_format=torch.contiguous_format)
     return _copyable(tensor).clone(memory_format=torch.contiguous_format).view(tensor.dtype)
 
 
 def compact(tensor: torch.Tensor) -> torch.Tensor:
     """Return `tensor` if it is contiguous, else a contiguous copy."""
-    if _is_copied_as_it_is(tensor):
+    # A compiler cannot ask whether the negative bit is set.
+    if _is_of_common_values(tensor) and not torch.compiler.is_compiling() and not tensor.is_neg():
         return tensor.contiguous()
     return _copyable(tensor).contiguous().view(tensor.dtype)
 
@@ -110,14 +110,9 @@ def write_back(destination: torch.Tensor, values: torch.Tensor) -> None:
         )
 
 
-def _is_copied_as_it_is(tensor: torch.Tensor) -> bool:
+def _is_of_common_values(tensor: torch.Tensor) -> bool:
     """Tell whether torch copies a tensor rightly without further ado, which saves half the time of a call."""
-    return (
-        not torch.compiler.is_compiling()  # a compiler cannot ask whether the negative bit is set
-        and tensor.dtype in COMMON_DTYPES
-        and not tensor.requires_grad
-        and not tensor.is_neg()
-    )
+    return tensor.dtype in COMMON_DTYPES and not tensor.requires_grad
 
 
 def _copyable(tensor: torch.Tensor) -> torch.Tensor:

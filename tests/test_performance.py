@@ -17,7 +17,13 @@ def test_all_sizes_are_those_of_nccl_tests_as_far_as_memory_is_a_ranks_own() -> 
     sizes = [each.size for each in messages(full=True, shared_device=False)]
     assert (sizes[0], sizes[-1], len(sizes)) == (8, 1 << 30, 10)
     assert [each.size for each in messages(full=True, shared_device=True)] == sizes[:8]
-    assert messages(full=False, shared_device=True) == [Message(8, 5), Message(65536, 5)]
+    assert messages(full=False, shared_device=True) == [Message(8, 5, 3), Message(65536, 5, 3)]
+
+
+def test_short_messages_are_timed_in_more_rounds_since_they_differ_by_microseconds() -> None:
+    shortest, *_, longest = messages(full=True, shared_device=False)
+    assert (shortest.calls, shortest.rounds) == (50, 15)
+    assert (longest.calls, longest.rounds) == (2, 3)
 
 
 def test_rows_say_what_nccl_tests_would_say(pytester: pytest.Pytester) -> None:

@@ -23,7 +23,6 @@ from pytest_vdist.judge.cases import Case
 
 ITEM = 4  # bytes of an element of fp32
 BLOCK = 262147  # elements that repeat in long messages; a prime, so that no part looks like the next one
-ROUNDS = 3
 ROWS = "vdist.bandwidth"
 
 
@@ -108,10 +107,13 @@ def expected(operation: str, passed: list[torch.Tensor], rank: int) -> torch.Ten
     return total if operation == "all_reduce" else total.chunk(len(passed))[rank]
 
 
-def measure(group: Coordinator, operation: str, size: int, calls: int) -> tuple[int, float, float | None]:
+def measure(
+    group: Coordinator, operation: str, size: int, calls: int, rounds: int
+) -> tuple[int, float, float | None]:
     """Return the bytes of the message, and the seconds of one call: the coordinator's, and the bare one.
 
-    The first call of each round and the last are judged, both outside of the time that is taken.
+    Both take turns, a round of calls each. The first call of each round and the last are judged, outside of
+    the time that is taken.
     """
     collective, ranks = COLLECTIVES[operation], group.world_size
     whole = max(size // ITEM // ranks, 1) * ranks
@@ -123,7 +125,7 @@ def measure(group: Coordinator, operation: str, size: int, calls: int) -> tuple[
     if isinstance(bare_group, dist.ProcessGroup):
         ways.append(lambda x: collective.bare(bare_group, x))
     seen: list[list[float]] = [[] for _ in ways]
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for way, (call, seconds) in enumerate(zip(ways, seen, strict=True)):
             x = mine.clone() if collective.in_place else mine
             judge(call(x), want, operation, way)
@@ -170,7 +172,9 @@ def test_latency_and_bandwidth(  # noqa: PLR0917 - fixtures
         pytest.skip(f"unsupported: {operation}: {capabilities.unsupported[operation]}")
     rows = []
     for message in message_sizes:
-        by_rank = coordinator_run(measure, operation, message.size, message.calls, world_size=world_size)
+        by_rank = coordinator_run(
+            measure, operation, message.size, message.calls, message.rounds, world_size=world_size
+        )
         size, seconds = by_rank[0][0], max(each[1] for each in by_rank)
         bare = [each[2] for each in by_rank if each[2] is not None]
         algbw = size / seconds / 1e9

@@ -10,7 +10,7 @@ from pytest_vdist.reference_impl.wire import (
     fresh,
     from_wire,
     is_plain,
-    require_movable,
+    obstacle_to_moving,
     require_reducible,
     wire_numel,
     write_back,
@@ -93,6 +93,8 @@ def test_conjugation_and_negation_are_done_before_sending() -> None:
     tensor = torch.tensor([1 + 2j, 3 - 4j])
     assert from_wire(as_wire(tensor.conj()), tensor.dtype, (2,)).tolist() == [1 - 2j, 3 + 4j]
     assert as_wire(tensor.conj().imag).tolist() == [-2.0, 4.0]
+    assert fresh(tensor.conj().imag).tolist() == [-2.0, 4.0]
+    assert not fresh(tensor.conj().imag).is_neg()
 
 
 def test_a_fresh_copy_shares_neither_memory_nor_gradients() -> None:
@@ -156,5 +158,7 @@ def test_a_bool_sum_is_refused_saying_how_to_count() -> None:
 
 
 def test_a_sparse_tensor_does_not_move() -> None:
-    with pytest.raises(TypeError, match=r"it is torch.sparse_coo, and only dense tensors move"):
-        require_movable(torch.eye(2).to_sparse(), "it")
+    obstacle = obstacle_to_moving(torch.eye(2).to_sparse())
+    assert obstacle is not None
+    assert obstacle.startswith("torch.sparse_coo, and only dense tensors move")
+    assert obstacle_to_moving(torch.eye(2)) is None
