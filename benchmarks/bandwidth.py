@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--world-size", type=int, default=2)
     parser.add_argument("--sizes", default="8,1024,65536,1048576,16777216", help="of messages, in bytes")
     parser.add_argument("--repeats", type=int, default=20, help="calls in a row that are timed")
-    parser.add_argument("--rounds", type=int, default=15, help="of which the median holds")
+    parser.add_argument("--rounds", type=int, default=7, help="of which the median holds")
     arguments = parser.parse_args()
     backend, ranks = find_backend(arguments.backend, origin="--backend"), arguments.world_size
     pool = RankPool(backend, require_devices(backend, origin="the benchmark").device_count)

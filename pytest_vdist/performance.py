@@ -35,7 +35,8 @@ def messages(*, full: bool, shared_device: bool) -> list[Message]:
 
 
 def _message(size: int, calls: int) -> Message:
-    # Short calls differ by few microseconds, which one disturbance of the machine hides: more rounds.
+    # Short calls differ by few microseconds, which a disturbance of the machine hides in few rounds.
+    # The quick look measures nothing so small.
     return Message(size, calls, rounds=15 if calls >= _CALLS_OF_SHORT else 3)
 
 

@@ -59,15 +59,15 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 def fresh(tensor: torch.Tensor) -> torch.Tensor:
     """Copy to a contiguous tensor of the same shape that shares nothing with `tensor`, autograd included."""
-    if _is_of_common_values(tensor):  # a clone has negated what is a negated view
+    if _is_cloned_rightly(tensor):
         return tensor.clone(memory_format=torch.contiguous_format)
     return _copyable(tensor).clone(memory_format=torch.contiguous_format).view(tensor.dtype)
 
 
 def compact(tensor: torch.Tensor) -> torch.Tensor:
     """Return `tensor` if it is contiguous, else a contiguous copy."""
-    # A compiler cannot ask whether the negative bit is set.
-    if _is_of_common_values(tensor) and not torch.compiler.is_compiling() and not tensor.is_neg():
+    # A negated view may be contiguous, and compilers cannot ask whether it is one.
+    if _is_cloned_rightly(tensor) and not torch.compiler.is_compiling() and not tensor.is_neg():
         return tensor.contiguous()
     return _copyable(tensor).contiguous().view(tensor.dtype)
 
@@ -110,8 +110,8 @@ def write_back(destination: torch.Tensor, values: torch.Tensor) -> None:
         )
 
 
-def _is_of_common_values(tensor: torch.Tensor) -> bool:
-    """Tell whether torch copies a tensor rightly without further ado, which saves half the time of a call."""
+def _is_cloned_rightly(tensor: torch.Tensor) -> bool:
+    """Tell whether torch clones a tensor rightly without further ado, which saves half the time of a call."""
     return tensor.dtype in COMMON_DTYPES and not tensor.requires_grad
 
 
