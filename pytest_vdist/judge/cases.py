@@ -126,6 +126,16 @@ def directly(call: Callable[[], Any]) -> Any:
     return call()
 
 
+def call_of(group: Group, case: Case, tensor: torch.Tensor) -> Any:
+    """Make the case's call, in a rank, on `tensor`. An exception gets the case as a note."""
+    judged = getattr(group, "in_place_coordinator", group)
+    try:
+        return getattr(judged, case.operation)(tensor, **case.arguments)
+    except Exception as error:
+        error.add_note(f"raised by {case}")
+        raise
+
+
 def perform(group: Group, case: Case, through: Through = directly) -> Observation:
     """Make this rank's call, in a rank, `through` what is to be around it.
 
@@ -133,7 +143,7 @@ def perform(group: Group, case: Case, through: Through = directly) -> Observatio
     """
     guarded = _guarded_input(group, case)
     in_place = _is_declared_in_place(group, case, guarded.tensor)
-    output = through(lambda: _call(group, case, guarded.tensor))
+    output = through(lambda: call_of(group, case, guarded.tensor))
     return observe(output, [guarded], in_place=in_place)
 
 
@@ -164,7 +174,7 @@ def shared_memory(group: Group, cases: Sequence[Case]) -> list[str]:
     results: dict[int, torch.Tensor] = {}
     copies: dict[int, torch.Tensor] = {}
     for number, (case, guarded) in enumerate(zip(calls, inputs, strict=True)):
-        result = _call(group, case, guarded.tensor)
+        result = call_of(group, case, guarded.tensor)
         if result is not None:
             results[number], copies[number] = result, contiguous_copy(result)
     findings = []
@@ -260,15 +270,6 @@ def _require(cases: Sequence[Case]) -> None:
 def _guarded_input(group: Group, case: Case) -> GuardedTensor:
     rank = group.rank_in_group
     return guard(case.input(rank, group.world_size), case.layout_at(rank), group.device)
-
-
-def _call(group: Group, case: Case, tensor: torch.Tensor) -> Any:
-    judged = getattr(group, "in_place_coordinator", group)
-    try:
-        return getattr(judged, case.operation)(tensor, **case.arguments)
-    except Exception as error:
-        error.add_note(f"raised by {case}")
-        raise
 
 
 def _is_declared_in_place(group: Group, case: Case, tensor: torch.Tensor) -> bool:

@@ -64,6 +64,42 @@ def returns_one_buffer_for_all(operation: str) -> Change:
     return change
 
 
+def returns_buffers_in_turns(operation: str) -> Change:
+    def change(patch: Patch) -> None:
+        @patch.around(GroupCoordinator, operation)
+        def call(original: Original, self: GroupCoordinator, *args: Any, **kwargs: Any) -> Any:
+            rings = vars(self).setdefault("_rings", {})
+
+            def into_next_buffer(result: Tensor) -> Tensor:
+                ring: list[Tensor] = rings.setdefault((operation, tuple(result.shape), result.dtype), [])
+                if len(ring) < BUFFERS:
+                    ring.append(result)
+                    return result
+                ring.append(ring.pop(0))
+                as_bytes(ring[-1]).copy_(as_bytes(result))
+                return ring[-1]
+
+            return each(original(self, *args, **kwargs), into_next_buffer)
+
+    return change
+
+
+def is_wrong_when_its_counter_wraps(operation: str) -> Change:
+    def change(patch: Patch) -> None:
+        @patch.around(GroupCoordinator, operation)
+        def call(original: Original, self: GroupCoordinator, *args: Any, **kwargs: Any) -> Any:
+            counters = vars(self).setdefault("_counters", {})
+
+            def counted(result: Tensor) -> Tensor:
+                key = operation, tuple(result.shape), result.dtype
+                counters[key] = (counters.get(key, 0) + 1) % COUNTED
+                return result if counters[key] else torch.zeros_like(result)
+
+            return each(original(self, *args, **kwargs), counted)
+
+    return change
+
+
 def loses_the_tail(operation: str) -> Change:
     def change(patch: Patch) -> None:
         @patch.around(GroupCoordinator, operation)
@@ -124,6 +160,8 @@ def returns_the_widest_format(operation: str) -> Change:
 
 
 STRIDES = "https://github.com/pytorch/pytorch/issues/62283"
+BUFFERS = 64
+COUNTED = 256
 SCRATCH = "https://github.com/vllm-project/vllm/issues/58154"
 KINDS: list[tuple[Callable[[str], Change], str, str, dict[str, str], str | None]] = [
     (
@@ -170,6 +208,34 @@ KINDS: list[tuple[Callable[[str], Change], str, str, dict[str, str], str | None]
             "recv": "VD-P2P-007",
         },
         SCRATCH,
+    ),
+    (
+        returns_buffers_in_turns,
+        "aliasing",
+        f"{{}} returns {BUFFERS} buffers in turns for results of one shape and dtype.",
+        {
+            "all_reduce": "VD-AR-005",
+            "all_gather": "VD-AG-007",
+            "all_gatherv": "VD-AGV-007",
+            "reduce_scatter": "VD-RS-009",
+            "reduce_scatterv": "VD-RSV-007",
+            "gather": "VD-GA-008",
+        },
+        SCRATCH,
+    ),
+    (
+        is_wrong_when_its_counter_wraps,
+        "values",
+        f"Every {COUNTED}th result of {{}} of one shape and dtype is zero.",
+        {
+            "all_reduce": "VD-AR-001",
+            "all_gather": "VD-AG-001",
+            "all_gatherv": "VD-AGV-001",
+            "reduce_scatter": "VD-RS-001",
+            "reduce_scatterv": "VD-RSV-001",
+            "gather": "VD-GA-001",
+        },
+        None,
     ),
     (
         loses_the_tail,

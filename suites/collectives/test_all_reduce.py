@@ -10,6 +10,7 @@ import torch
 from pytest_vdist import Capabilities, Coordinator, CoordinatorRun
 from pytest_vdist.judge import LAYOUTS, guard, layout_fits
 from pytest_vdist.judge.cases import Case, assert_cases, assert_results_stay_apart
+from pytest_vdist.judge.series import assert_series
 
 WRITABLE = [layout for layout in LAYOUTS if layout != "expanded" and layout_fits(layout, (2, 3))]
 SHAPES = [(), (0,), (1,), (2,), (3, 0), (7,), (127,), (4, 3), (2, 5, 3), (2, 3, 2, 5), (2, 1, 2, 3, 2)]
@@ -130,3 +131,9 @@ def test_subgroups_sum_among_themselves(coordinator_run: CoordinatorRun, world_s
     """Ranks 0 and 2, and ranks 1 and 3, sum their own tensors only."""
     cases = [Case("all_reduce", shape, torch.float32) for shape in ((), (5, 3), (4099,))]
     assert_cases(coordinator_run, cases, world_size=world_size, group_ranks=[[0, 2], [1, 3]])
+
+
+@pytest.mark.vdist_requirement("VD-AR-001", "VD-AR-005")
+def test_hundreds_of_results_are_right_and_stay_so(coordinator_run: CoordinatorRun, world_size: int) -> None:
+    """520 calls in a row give 520 right results, and the results first still hold after the last."""
+    assert_series(coordinator_run, "all_reduce", world_size=world_size)

@@ -8,6 +8,7 @@ import torch
 from pytest_vdist import Coordinator, CoordinatorRun
 from pytest_vdist.judge import LAYOUTS, layout_fits
 from pytest_vdist.judge.cases import Case, assert_cases, assert_results_stay_apart
+from pytest_vdist.judge.series import assert_series
 
 SHAPES = [(), (0,), (1,), (2,), (3, 0), (7,), (127,), (4, 3), (2, 5, 3), (2, 3, 2, 5), (2, 1, 2, 3, 2)]
 SHAPES += [(4099,), (262147,)]
@@ -109,3 +110,9 @@ def test_subgroups_have_sources_of_their_own(coordinator_run: CoordinatorRun, wo
         for shape in ((5, 3), (4099,))
     ]
     assert_cases(coordinator_run, cases, world_size=world_size, group_ranks=[[0, 2], [1, 3]])
+
+
+@pytest.mark.vdist_requirement("VD-BC-001", "VD-BC-002")
+def test_hundreds_of_tensors_are_right_and_stay_so(coordinator_run: CoordinatorRun, world_size: int) -> None:
+    """520 calls in a row fill 520 tensors right, and the first still hold after the last."""
+    assert_series(coordinator_run, "broadcast", world_size=world_size)

@@ -8,6 +8,7 @@ import torch
 from pytest_vdist import CoordinatorRun
 from pytest_vdist.judge import LAYOUTS, layout_fits
 from pytest_vdist.judge.cases import Case, assert_cases, assert_results_stay_apart
+from pytest_vdist.judge.series import assert_series
 
 SHAPES = [(5,), (5, 3), (2, 5, 3), (3, 2, 5, 7), (2, 1, 2, 3, 2)]
 DIMS = [(shape, dim) for shape in SHAPES for dim in range(-len(shape), len(shape))]
@@ -90,3 +91,9 @@ def test_subgroups_gather_among_themselves(coordinator_run: CoordinatorRun, worl
         for dim in (0, 1)
     ]
     assert_cases(coordinator_run, cases, world_size=world_size, group_ranks=[[0, 2], [1, 3]])
+
+
+@pytest.mark.vdist_requirement("VD-GA-001", "VD-GA-008")
+def test_hundreds_of_results_are_right_and_stay_so(coordinator_run: CoordinatorRun, world_size: int) -> None:
+    """520 calls in a row give 520 right results, and the results first still hold after the last."""
+    assert_series(coordinator_run, "gather", world_size=world_size)

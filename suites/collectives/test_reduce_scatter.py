@@ -8,6 +8,7 @@ import torch
 from pytest_vdist import Capabilities, Coordinator, CoordinatorRun
 from pytest_vdist.judge import LAYOUTS, layout_fits
 from pytest_vdist.judge.cases import Case, assert_cases, assert_results_stay_apart
+from pytest_vdist.judge.series import assert_series
 
 SHAPES = [(5,), (5, 3), (2, 5, 3), (3, 2, 5, 7), (2, 1, 2, 3, 2)]
 DIMS = [(shape, dim) for shape in SHAPES for dim in range(-len(shape), len(shape))]
@@ -147,3 +148,9 @@ def test_subgroups_sum_among_themselves(coordinator_run: CoordinatorRun, world_s
     """Ranks 0 and 2, and ranks 1 and 3, sum their own tensors only."""
     cases = [scattered((5, 3), dim, 2, dtype) for dim in (0, 1) for dtype in (torch.float32, torch.int32)]
     assert_cases(coordinator_run, cases, world_size=world_size, group_ranks=[[0, 2], [1, 3]])
+
+
+@pytest.mark.vdist_requirement("VD-RS-001", "VD-RS-009")
+def test_hundreds_of_results_are_right_and_stay_so(coordinator_run: CoordinatorRun, world_size: int) -> None:
+    """520 calls in a row give 520 right results, and the results first still hold after the last."""
+    assert_series(coordinator_run, "reduce_scatter", world_size=world_size)
