@@ -83,7 +83,7 @@ def measure(pool: RankPool, device_type: str, world_size: int, count: int, *, sp
 
 def ways_on(device_type: str) -> dict[str, bool]:
     """Return the ways that the device has, and say why one is missing."""
-    capabilities = IMPLEMENTATION.load().capabilities(device_type)
+    capabilities = IMPLEMENTATION.capabilities(device_type)
     if capabilities.supports("split_group"):
         return WAYS
     print(capabilities.unsupported["split_group"])

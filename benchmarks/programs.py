@@ -40,7 +40,7 @@ class Ranks:
     def __init__(self, backend: str, implementation: str) -> None:
         self.device = find_backend(backend, origin="the command line")
         self.spec = ImplementationSpec.resolve(implementation, "the command line")
-        self.capabilities = self.spec.load().capabilities(self.device.device_type)
+        self.capabilities = self.spec.capabilities(self.device.device_type)
         self.seconds = 0.0
         self._pool = RankPool(self.device, availability(self.device).device_count)
 

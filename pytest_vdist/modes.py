@@ -197,7 +197,7 @@ def _compile_modes(options: Options) -> tuple[str, ...]:
 
 @functools.cache
 def _declared_compile_modes(implementation: ImplementationSpec, device_type: str) -> tuple[str, ...]:
-    return implementation.load().capabilities(device_type).compile_modes
+    return implementation.capabilities(device_type).compile_modes
 
 
 def refuse_what_is_missing(options: Options) -> None:
@@ -236,7 +236,7 @@ def _require_devices(chosen: DeviceBackend, options: Options) -> None:
 
 def _require_capabilities(chosen: DeviceBackend, options: Options) -> None:
     name = options.implementation.name
-    capabilities = options.implementation.load().capabilities(chosen.device_type)
+    capabilities = options.implementation.capabilities(chosen.device_type)
     if True in options.split_group and not capabilities.supports("split_group"):
         raise pytest.UsageError(
             f"implementation {name!r} does not have the capability 'split_group' on {chosen.name}, asked for "

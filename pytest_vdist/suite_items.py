@@ -107,7 +107,7 @@ def skip_unsupported(options: Options, items: Iterable[pytest.Item]) -> None:
 
 def _unsupported(options: Options, device_type: str) -> Mapping[str, str]:
     try:
-        return options.implementation.load().capabilities(device_type).unsupported
+        return options.implementation.capabilities(device_type).unsupported
     except ImplementationError as error:
         raise pytest.UsageError(str(error)) from error
 

@@ -29,6 +29,7 @@ _communicators: dict[str, CommunicatorClass] = {
 def register_communicator(device_type: str, cls: CommunicatorClass) -> None:
     """Make `cls` the communicator of every group on `device_type`, in place of the one registered before.
 
+    `device_type` is that of the tensors, `tensor.device.type`, whatever the device backend is called.
     `cls` is called with the keyword arguments of `DeviceCommunicatorBase`: `cpu_group`, `device`,
     `device_group`, `unique_name`, `global_ranks`.
     """
@@ -36,8 +37,27 @@ def register_communicator(device_type: str, cls: CommunicatorClass) -> None:
 
 
 def communicator_class(device_type: str) -> CommunicatorClass:
-    """Look up the communicator class; one on torch.distributed alone where none was registered."""
+    """Look up the communicator class; one on torch.distributed alone where none was registered.
+
+    Raises ValueError where none was, and another was registered for a device type that torch does not know.
+    """
+    misplaced = [name for name in _communicators if not _is_device_type(name)]
+    if device_type not in _communicators and misplaced:
+        name = misplaced[0]
+        raise ValueError(
+            f"register_communicator({name!r}, {_communicators[name]!r}): torch has no device type {name!r} "
+            f"in this process, and no communicator was registered for groups on {device_type!r}; pass the "
+            "type of the tensors' device, as in `tensor.device.type`"
+        )
     return _communicators.get(device_type, DeviceCommunicatorBase)
+
+
+def _is_device_type(name: str) -> bool:
+    try:
+        torch.device(name)
+    except RuntimeError:
+        return False
+    return True
 
 
 def resolve_device_type(device_type: str | None = None) -> str:

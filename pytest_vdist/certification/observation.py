@@ -40,7 +40,7 @@ class Subject:
 
     @property
     def capabilities(self) -> Capabilities:
-        return self.implementation.load().capabilities(self.device.device_type)
+        return self.implementation.capabilities(self.device.device_type)
 
     @property
     def float_dtypes(self) -> list[torch.dtype]:
@@ -51,12 +51,16 @@ class Subject:
 
 @dataclass(frozen=True)
 class Observed:
-    """What ranks showed. `numerics` is empty where there are fewer than three devices."""
+    """What ranks showed. `numerics` is empty where there are fewer than three devices.
+
+    `process_group_backend` is what the device backend declares.
+    """
 
     proof: dict[str, Any]
     device_names: list[str]
     numerics: dict[str, Any]
     precisions: Mapping[str, int]
+    process_group_backend: str | None = None
 
     @property
     def doubts(self) -> list[str]:
@@ -70,7 +74,22 @@ class Observed:
             )
         if self.proof["sum"] != [size * (size + 1) / 2] * 4:
             reasons.append(f"all_reduce on {size} ranks gave {self.proof['sum']}")
+        if self._is_another_backend():
+            reasons.append(
+                f"the device backend declares process_group_backend={self.process_group_backend!r}, and the "
+                f"process groups of the implementation are {self.proof['process_group']}"
+            )
         return reasons
+
+    def _is_another_backend(self) -> bool:
+        """Tell whether a backend that torch knows by name works in place of the declared one.
+
+        A vendor's own may call itself what it likes.
+        """
+        used = str(self.proof["process_group"]).rpartition(" ")[2].casefold()
+        known = [name.casefold() for name in torch.distributed.Backend.backend_list]
+        declared = (self.process_group_backend or used).casefold()
+        return used in known and used not in [part.rpartition(":")[2] for part in declared.split(",")]
 
 
 def observe(subject: Subject) -> Observed:
@@ -102,7 +121,9 @@ def observe(subject: Subject) -> Observed:
         seen = on_ranks(in_rank.totals, probes) if probes else []
     names = [each.pop("device_name") for each in by_rank]
     numerics, precisions = _numerics(probes, seen) if probes else ({}, {})
-    return Observed({"ranks": most, **by_rank[0]}, sorted(set(names)), numerics, precisions)
+    proof = {"ranks": most, **by_rank[0]}
+    declared = subject.device.process_group_backend
+    return Observed(proof, sorted(set(names)), numerics, precisions, declared)
 
 
 def _probes(subject: Subject, ranks: int) -> list[SumProbe]:

@@ -88,7 +88,7 @@ def _sizes_left_out(options: Options) -> str:
 
 def capabilities_of(options: Options) -> Capabilities:
     """Return what is claimed for the device of the certification."""
-    return options.implementation.load().capabilities(options.backends[0].device_type)
+    return options.implementation.capabilities(options.backends[0].device_type)
 
 
 def manifest_of(options: Options) -> Manifest | None:

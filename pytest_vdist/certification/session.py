@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +273,7 @@ class Certification:
     def _summary(self) -> list[str]:
         if self._report is None:
             return []
-        lines = []
+        lines = [_judged(self._report["implementation"])]
         for name, entry in self._report["profiles"].items():
             counts = ", ".join(f"{number} {outcome}" for outcome, number in entry["counts"].items())
             lines.append(f"vdist: {name}: {entry['verdict'].replace('_', ' ')} ({counts or 'no tests'})")
@@ -285,3 +285,12 @@ class Certification:
             for key in ("incomplete_because", "contradicted", "void_because"):
                 lines += [f"vdist:   {text}" for text in entry[key]]
         return [*lines, f"vdist: report in {self.folder / names.PAGE}"]
+
+
+def _judged(implementation: Mapping[str, Any]) -> str:
+    """Say which classes moved the data: another communicator than the one that was meant shows here."""
+    proof = implementation["proof"]
+    parts = {"communicator": proof["communicator"], "process groups": proof["process_group"]}
+    told = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
+    where = f"{proof['ranks']} ranks of {', '.join(implementation['device_names'])}"
+    return f"vdist: judged {proof['coordinator']}{told and f' ({told})'} on {where}"

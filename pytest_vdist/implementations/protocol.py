@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,6 +59,8 @@ class Capabilities:
     preload: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        """Raise ValueError for a name that nothing reads, most likely a typing error."""
+        self._refuse_unknown_names()
         if self.device_failures not in DEVICE_FAILURES:
             raise ValueError(
                 f"device_failures must be one of {', '.join(DEVICE_FAILURES)}, got {self.device_failures!r}"
@@ -73,6 +76,25 @@ class Capabilities:
 
     def supports(self, feature: str) -> bool:
         return feature not in self.unsupported
+
+    def _refuse_unknown_names(self) -> None:
+        maps = {"unsupported": self.unsupported, "accumulate": self.accumulate, "operators": self.operators}
+        if not any(maps.values()):
+            return
+        # Read when something is claimed, not by a plugin that is installed but unused.
+        from pytest_vdist.certificate.manifest import DTYPES, FEATURES, OPERATIONS  # noqa: PLC0415
+
+        known = {"unsupported": FEATURES, "accumulate": DTYPES, "operators": OPERATIONS}
+        for name, claimed in maps.items():
+            if not isinstance(claimed, Mapping):
+                raise ValueError(f"{name} is a mapping, such as {{{known[name][0]!r}: …}}, got {claimed!r}")
+            for key in claimed:
+                if key not in known[name]:
+                    near = difflib.get_close_matches(str(key), known[name], n=1)
+                    advice = f"did you mean {near[0]}? " if near else ""
+                    raise ValueError(
+                        f"{name} has the unknown name {key!r}; {advice}the names are {', '.join(known[name])}"
+                    )
 
 
 @dataclass(frozen=True)

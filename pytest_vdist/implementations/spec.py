@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
+from pytest_vdist.implementations.protocol import Capabilities
+
 if TYPE_CHECKING:
     from pytest_vdist.implementations.protocol import Implementation
 
@@ -79,6 +81,21 @@ class ImplementationSpec:
         except Exception as error:
             raise self._error(f"{self.target} raised {type(error).__name__}: {error}") from error
         return self._checked(implementation)
+
+    def capabilities(self, device_type: str) -> Capabilities:
+        """Load the implementation and return what it claims for a device type.
+
+        Raises ImplementationError also where it raises, or returns something else.
+        """
+        implementation = self.load()
+        call = f"implementation {self.name!r} from {self.origin}: capabilities({device_type!r})"
+        try:
+            claims: object = implementation.capabilities(device_type)
+        except Exception as error:
+            raise ImplementationError(f"{call} raised {type(error).__name__}: {error}") from error
+        if not isinstance(claims, Capabilities):
+            raise ImplementationError(f"{call} must return pytest_vdist.Capabilities, got {claims!r}")
+        return claims
 
     def _import(self, place: str) -> ModuleType:
         try:

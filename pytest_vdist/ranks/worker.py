@@ -68,8 +68,8 @@ def rank_main(link: Link, assignment: Assignment) -> None:
 
     Live gloo threads abort a process that tears the interpreter down (pytorch/pytorch#179291).
     """
-    _die_with_controller(link.lifeline.detach())
     os.setpgid(0, 0)  # a Ctrl-C at the terminal is the controller's to handle
+    _die_with_controller(link.lifeline.detach())
     _redirect_output(link.stdout.detach(), link.stderr.detach())
     faulthandler.enable(file=2, all_threads=True)
     stacks = link.stacks.detach()
@@ -208,18 +208,19 @@ def _redirect_output(stdout: int, stderr: int) -> None:
 
 
 def _die_with_controller(lifeline: int) -> None:
-    """End this process at once when the controller does, whatever it is doing then.
+    """End this process, and those that functions have started, at once when the controller ends.
 
-    On Linux the kernel itself sends SIGKILL when the pipe's other end closes (fcntl(2), F_SETSIG), so that
-    a rank that holds the GIL in C dies too. Elsewhere a thread waits for the end of the pipe.
+    On Linux the kernel itself sends SIGKILL to the process group when the pipe's other end closes (fcntl(2),
+    F_SETOWN and F_SETSIG), so that a rank that holds the GIL in C dies too. Elsewhere a thread waits for the
+    end of the pipe.
     """
     if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     threading.Thread(target=_wait_for_end, args=(lifeline,), name="vdist-lifeline", daemon=True).start()
 
 
-def _wait_for_end(lifeline: int, leave: Callable[[int], Any] = os._exit) -> None:
+def _wait_for_end(lifeline: int, kill_group: Callable[[int, int], None] = os.killpg) -> None:
     os.read(lifeline, 1)
-    leave(1)
+    kill_group(0, signal.SIGKILL)

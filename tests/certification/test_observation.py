@@ -83,3 +83,18 @@ def test_ranks_whose_counters_stand_still_or_whose_sum_is_wrong_raise_doubts() -
     assert "no counter of operations moved in ProcessGroupAcme acme" in still
     assert seen(operations={}, process_group=None).doubts == []
     assert seen(sum=[5.0] * 4).doubts == ["all_reduce on 3 ranks gave [5.0, 5.0, 5.0, 5.0]"]
+
+
+@pytest.mark.parametrize("declared", ["gloo", "GLOO", "cpu:gloo,cuda:nccl", None])
+def test_the_declared_backend_raises_no_doubt(declared: str | None) -> None:
+    ran = Observed({**PROOF, "process_group": "ProcessGroupGloo gloo"}, ["Acme 1"], {}, {}, declared)
+    assert ran.doubts == []
+
+
+def test_another_backend_than_the_declared_one_raises_doubts_unless_it_is_the_vendors_own() -> None:
+    ran = Observed({**PROOF, "process_group": "ProcessGroupGloo gloo"}, ["Acme 1"], {}, {}, "acme")
+    assert ran.doubts == [
+        "the device backend declares process_group_backend='acme', and the process groups of the "
+        "implementation are ProcessGroupGloo gloo"
+    ]
+    assert Observed(PROOF, ["Acme 1"], {}, {}, "acme_v2").doubts == []

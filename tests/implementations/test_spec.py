@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pytest_vdist import Capabilities
 from pytest_vdist.implementations.spec import ImplementationError, ImplementationSpec
 from pytest_vdist.reference_impl.split_groups import torch_obstacle
 
@@ -28,6 +31,12 @@ class Incomplete:
 
 class Nameless(Vendor):
     name = ""
+
+class Misspelt(Vendor):
+    def capabilities(self, device_type): return Capabilities(unsupported={"all_gaterv": "no ragged kernels"})
+
+class Silent(Vendor):
+    def capabilities(self, device_type): return None
 
 def broken():
     raise RuntimeError("no licence")
@@ -139,3 +148,39 @@ def test_a_factory_that_gives_no_implementation_is_refused(
     vendor_file: Path, factory: str, problem: str
 ) -> None:
     assert problem.format(file=vendor_file) in refusal(f"vendor_comm.py:{factory}")
+
+
+def test_claims_that_cannot_be_had_name_the_implementation(vendor_file: Path) -> None:
+    expected = {
+        "Misspelt": "raised ValueError: unsupported has the unknown name 'all_gaterv'; did you mean",
+        "Silent": "must return pytest_vdist.Capabilities, got None",
+    }
+    for name, problem in expected.items():
+        text = f"{vendor_file.name}:{name}"
+        with pytest.raises(ImplementationError) as caught:
+            ImplementationSpec.resolve(text, ORIGIN).capabilities("cpu")
+        start = f"implementation {text!r} from {ORIGIN}: capabilities('cpu') {problem}"
+        assert str(caught.value).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        (
+            {"unsupported": {"all_gaterv": "typo"}},
+            "unsupported has the unknown name 'all_gaterv'; did you mean all_gatherv? the names are ",
+        ),
+        (
+            {"accumulate": {"fp32": "exact"}},
+            "accumulate has the unknown name 'fp32'; the names are float64, ",
+        ),
+        ({"operators": {"recv": "lib::recv"}}, "operators has the unknown name 'recv'; "),
+        (
+            {"unsupported": ["all_gatherv"]},
+            "unsupported is a mapping, such as {'all_reduce': …}, got ['all_gatherv']",
+        ),
+    ],
+)
+def test_claims_that_nothing_reads_are_refused(claims: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
+        Capabilities(**claims)

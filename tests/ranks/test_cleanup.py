@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 HUNG = """
-import os, threading
+import os, subprocess, threading
 import torch.distributed as dist
 
 def hang():
     dist.barrier()
+    child = subprocess.Popen(["sleep", "300"])
     with open(os.environ["READY"], "w") as ready:
-        ready.write(f"{os.getpid()} {os.getppid()}\\n")
+        ready.write(f"{os.getpid()} {os.getppid()} {child.pid}\\n")
     threading.Event().wait()
 
 def test_hung(distributed_run):
@@ -30,11 +31,12 @@ def test_hung(distributed_run):
 """
 
 HUNG_SIDE_BY_SIDE = """
-import os, threading
+import os, subprocess, threading
 
 def hang():
+    child = subprocess.Popen(["sleep", "300"])
     with open(os.environ["READY"], "w") as ready:
-        ready.write(f"{os.getpid()} {os.getppid()}\\n")
+        ready.write(f"{os.getpid()} {os.getppid()} {child.pid}\\n")
     threading.Event().wait()
 
 def test_hung(outcomes_side_by_side):
@@ -111,7 +113,7 @@ def test_nothing_survives_a_controller_that_is_ended(
 ) -> None:
     shared_memory_before = set(os.listdir("/dev/shm"))
     with _controller_with_hung_ranks(tmp_path, temporary, source) as (controller, started):
-        assert len(started) == 3  # two ranks and their fork server
+        assert len(started) == 5  # two ranks, a process that each has started, and their fork server
         controller.send_signal(how)
 
         assert controller.wait(60) != 0

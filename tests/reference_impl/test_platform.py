@@ -31,9 +31,23 @@ def test_a_vendor_registers_the_communicator_of_its_device(monkeypatch: pytest.M
         pass
 
     monkeypatch.setattr(platform, "_communicators", {})
-    platform.register_communicator("newdev", NewCommunicator)
-    assert platform.communicator_class("newdev") is NewCommunicator
+    platform.register_communicator("xpu", NewCommunicator)
+    assert platform.communicator_class("xpu") is NewCommunicator
     assert platform.communicator_class("cpu") is DeviceCommunicatorBase
+
+
+def test_a_communicator_under_a_name_that_is_no_device_type_is_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(platform, "_communicators", {"cpu": DeviceCommunicatorBase})
+    platform.register_communicator("newdev-2", DeviceCommunicatorBase)
+    assert platform.communicator_class("cpu") is DeviceCommunicatorBase
+    expected = (
+        r"register_communicator\('newdev-2', .*DeviceCommunicatorBase.*\): torch has no device type "
+        r"'newdev-2' in this process, and no communicator was registered for groups on 'xpu'; pass the"
+    )
+    with pytest.raises(ValueError, match=expected):
+        platform.communicator_class("xpu")
 
 
 def test_the_cpu_has_no_index() -> None:
