@@ -480,7 +480,11 @@ def test_only_variables_that_decide_how_ranks_run_are_listed() -> None:
     ("name", "value", "problem"),
     [
         ("VDIST_TIMEOUT", "5", None),
-        ("VDIST_TIMEOUT", "soon", "timeout must be a number of seconds greater than 0, got 'soon'"),
+        (
+            "VDIST_TIMEOUT",
+            "soon",
+            "timeout must be a number of seconds greater than 0 and at most 86400 (a day), got 'soon'",
+        ),
         ("VDIST_NOPE", "1", "unknown variable, got 'VDIST_NOPE'"),
         ("OMP_NUM_THREADS", "2", None),
         ("OMP_NUM_THREADS", "1", None),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_vdist.certificate.requirements import registry
 from pytest_vdist.options import REFERENCE_VARIABLES, TABLE, GroupLimits, Row, options_of
 
 GIVEN = {
@@ -159,6 +160,9 @@ def test_split_group_is_0_or_1_in_the_environment(
     assert options_of(pytester.parseconfigure()).split_group == expected
 
 
+LONG_TIMEOUT = "timeout must be a number of seconds greater than 0 and at most 86400 (a day)"
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -167,10 +171,12 @@ def test_split_group_is_0_or_1_in_the_environment(
         ("--vdist-world-sizes=1025", "world size must be a whole number from 1 to 1024, got '1025'"),
         ("--vdist-world-sizes=2,", "world size must be a whole number from 1 to 1024, got ''"),
         ("--vdist-world-sizes=2,2", "world sizes must not repeat, got '2,2'"),
-        ("--vdist-timeout=0", "timeout must be a number of seconds greater than 0, got '0'"),
-        ("--vdist-timeout=nan", "timeout must be a number of seconds greater than 0, got 'nan'"),
-        ("--vdist-timeout=inf", "timeout must be a number of seconds greater than 0, got 'inf'"),
-        ("--vdist-timeout=soon", "timeout must be a number of seconds greater than 0, got 'soon'"),
+        ("--vdist-timeout=0", f"{LONG_TIMEOUT}, got '0'"),
+        ("--vdist-timeout=nan", f"{LONG_TIMEOUT}, got 'nan'"),
+        ("--vdist-timeout=inf", f"{LONG_TIMEOUT}, got 'inf'"),
+        ("--vdist-timeout=86401", f"{LONG_TIMEOUT}, got '86401'"),
+        ("--vdist-profile=cor", f"profile must be one of {', '.join(registry().profiles)}, got 'cor'"),
+        ("--vdist-timeout=soon", f"{LONG_TIMEOUT}, got 'soon'"),
         ("--vdist-verify=0", "number of runs must be a whole number from 1 to 10000, got '0'"),
         ("--vdist-verify=10001", "number of runs must be a whole number from 1 to 10000, got '10001'"),
         ("--vdist-control=yes", "control mutants must be off or on, got 'yes'"),
@@ -266,8 +272,18 @@ def test_an_unknown_variable_is_a_usage_error_with_the_nearest_and_all_known_one
 def test_variables_of_the_reference_are_known(
     variable: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable, "30")
+    monkeypatch.setenv(variable, "1")
     assert not options_of(pytester.parseconfigure()).used
+
+
+@pytest.mark.parametrize("variable", REFERENCE_VARIABLES)
+def test_a_switch_of_the_reference_that_is_neither_on_nor_off_is_a_usage_error(
+    variable: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "maybe")
+    assert usage_error(pytester) == (
+        f"ERROR: {variable} must be 0 or 1, got 'maybe' from the environment; set one of them, or unset it"
+    )
 
 
 def test_an_unknown_backend_is_a_usage_error(pytester: pytest.Pytester) -> None:

@@ -82,3 +82,20 @@ def test_the_fixtures_of_the_modes_are_documented(pytester: pytest.Pytester) -> 
     text = pytester.runpytest("--fixtures").stdout.str()
     for name in ("backend", "world_size", "split_group", "compile_mode"):
         assert f"{name} [session scope]" in text
+
+
+def test_a_dtype_that_torch_does_not_have_is_named_with_who_declares_it(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("""
+        from dataclasses import replace
+
+        from pytest_vdist.backends.cpu import BACKEND
+
+        def pytest_vdist_backends(config):
+            return [replace(BACKEND, name="mine", reduction_dtypes=("fp32",))]
+    """)
+    pytester.makepyfile("def test_dtypes(reduction_dtypes, backend): ...")
+    result = pytester.runpytest_subprocess("--vdist-backend=mine")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*BackendError: reduction_dtypes of device backend 'mine' names 'fp32', and torch * has no such *"]
+    )

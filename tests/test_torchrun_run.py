@@ -175,7 +175,7 @@ def test_a_script_that_torchrun_cannot_start_shows_what_torchrun_says(tmp_path: 
         ({"nproc_per_node": 0}, "nproc_per_node must be a whole number from 1, got 0"),
         ({"nnodes": True}, "nnodes must be a whole number from 1, got True"),
         ({"nproc_per_node": 3}, "nproc_per_node=3 x nnodes=1 needs 3 devices of backend 'exclusive', this"),
-        ({"timeout": 0}, "timeout must be a positive number of seconds, got 0"),
+        ({"timeout": 0}, r"timeout must be a number of seconds up to 86400 \(a day\), got 0"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, int], error: str) -> None:

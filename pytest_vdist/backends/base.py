@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+START_METHODS = ("forkserver", "spawn")
+_DTYPES = 'a tuple of names of torch dtypes, such as ("float32", "int64")'
+
 
 class BackendError(Exception):
     """Raised when a device backend is unknown, cannot be loaded, or has no device on this machine."""
@@ -54,3 +57,26 @@ class DeviceBackend:
     visible_devices_variable: str = ""
     rank_setup: str = ""
     process_group_limits: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise BackendError for values that would end as puzzles in fixtures or ranks."""
+        expected = {
+            "start_method": (f"one of {', '.join(START_METHODS)}", self.start_method in START_METHODS),
+            "rank_setup": ("pkg.mod:function, or empty", not self.rank_setup or _names_one(self.rank_setup)),
+            "reduction_dtypes": (_DTYPES, _is_tuple_of_names(self.reduction_dtypes)),
+            "movement_dtypes": (_DTYPES, _is_tuple_of_names(self.movement_dtypes)),
+        }
+        for name, (form, holds) in expected.items():
+            if not holds:
+                raise BackendError(
+                    f"device backend {self.name!r}: {name} must be {form}, got {getattr(self, name)!r}"
+                )
+
+
+def _names_one(text: str) -> bool:
+    module, colon, function = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), function))
+
+
+def _is_tuple_of_names(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(each, str) and each.isidentifier() for each in value)

@@ -77,13 +77,34 @@ def require_devices(backend: DeviceBackend, *, origin: str) -> Availability:
 
 
 def availability(backend: DeviceBackend) -> Availability:
-    """Return what the backend's probe finds on this machine, asked once per process."""
-    return _probe_once(backend.probe)
+    """Return what the backend's probe finds on this machine, asked once per process.
+
+    Raises BackendError where the probe raises, or returns something else.
+    """
+    try:
+        found = _probe_once(backend.probe)
+    except Exception as error:
+        raise _wrong_probe(backend, f"raised {type(error).__name__}: {error}") from error
+    if not isinstance(found, Availability):
+        raise _wrong_probe(backend, f"returned {found!r}")
+    return found
 
 
 @functools.cache
-def _probe_once(probe: Callable[[], Availability]) -> Availability:
+def _probe_once(probe: Callable[[], object]) -> object:
     return probe()
+
+
+def _wrong_probe(backend: DeviceBackend, problem: str) -> BackendError:
+    return BackendError(
+        f"the probe of backend {backend.name!r}, {_name_of(backend.probe)}, {problem}; it must return "
+        "pytest_vdist.Availability, with device_count 0 where there is no device"
+    )
+
+
+def _name_of(function: object) -> str:
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    return f"{module}.{name}" if module and name else repr(function)
 
 
 def _entry_points() -> metadata.EntryPoints:

@@ -43,14 +43,8 @@ class Choice:
 
 
 def choose(options: Options) -> Choice:
-    """Return the profiles that the options ask for. Raises pytest.UsageError for an unknown one."""
+    """Return the profiles that the options ask for."""
     known = registry().profiles
-    for name in options.profiles or ():
-        if name not in known:
-            raise pytest.UsageError(
-                f"unknown profile, got {name!r} from {options.origin('profiles')}; "
-                f"the profiles are {', '.join(known)}"
-            )
     obstacles = _obstacles(options)
     asked_for = options.profiles or tuple(name for name in known if name not in obstacles)
     not_judged = {name: obstacles.get(name, "not asked for") for name in known if name not in asked_for}

@@ -140,9 +140,9 @@ def device_backend(name: str, environment: Mapping[str, str], usable: list[str])
     asked_for = name in [part.strip() for part in environment.get("VDIST_BACKEND", "").split(",")]
     try:
         backend = find_backend(name, origin="vdist doctor")
+        found = availability(backend)
     except BackendError as error:
         return Finding(f"device {name}", "cannot be used", str(error), "see the problem")
-    found = availability(backend)
     library = ""
     if found.available:
         library = backend.library_version()

@@ -14,7 +14,7 @@ from pytest_vdist.backends.base import BackendError, DeviceBackend
 from pytest_vdist.backends.registry import BUILT_IN, HOOK, backends_of_hook, find_backend
 from pytest_vdist.implementations.spec import ImplementationError, ImplementationSpec
 from pytest_vdist.options.row import COMMAND_LINE, DEFAULT, VARIABLE_PREFIX, Row, in_environment, origin
-from pytest_vdist.options.table import KNOWN_VARIABLES, TABLE
+from pytest_vdist.options.table import KNOWN_VARIABLES, REFERENCE_VARIABLES, TABLE
 from pytest_vdist.options.values import OPTIONS, Options
 
 
@@ -46,6 +46,7 @@ def configure(config: pytest.Config, processes: int | None) -> None:
 def read_options(config: pytest.Config, environment: Mapping[str, str]) -> Options:
     """Return the values that hold: command line before environment before ini file before default."""
     refuse_unknown_variables(environment)
+    _refuse_bad_switches(environment)
     texts = {row.name: _text_and_source(row, config, environment) for row in TABLE}
     values = {row.name: row.read(*texts[row.name]) for row in TABLE}
     sources = {name: source for name, (_, source) in texts.items()}
@@ -74,6 +75,16 @@ def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
             raise pytest.UsageError(
                 f"unknown variable, got {variable!r} from the environment; {suggestion}"
                 f"unset it, the known ones are {', '.join(KNOWN_VARIABLES)}"
+            )
+
+
+def _refuse_bad_switches(environment: Mapping[str, str]) -> None:
+    """Raise pytest.UsageError for a value that the reference would refuse in every rank."""
+    for variable in REFERENCE_VARIABLES:
+        text = environment.get(variable, "0")
+        if text not in {"0", "1"}:
+            raise pytest.UsageError(
+                f"{variable} must be 0 or 1, got {text!r} from the environment; set one of them, or unset it"
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ import pytest
 
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.leases import DeviceLeases
+from pytest_vdist.options.parsers import LONGEST_TIMEOUT
 from pytest_vdist.ranks import emission, wire
 from pytest_vdist.ranks.debugger import Ask
 from pytest_vdist.ranks.failures import RanksUnavailableError
@@ -231,8 +231,8 @@ class RankPool:
                 f"this machine has {len(self._leases.slots)}; ask for fewer or mark the test"
             )
             raise ValueError(message)
-        if not (isinstance(timeout, int | float) and math.isfinite(timeout) and timeout > 0):
-            message = f"timeout must be a positive number of seconds, got {timeout!r}"
+        if not (isinstance(timeout, int | float) and 0 < timeout <= LONGEST_TIMEOUT):
+            message = f"timeout must be a number of seconds up to {LONGEST_TIMEOUT} (a day), got {timeout!r}"
             raise ValueError(message)
         wrong = [(name, value) for name, value in (env or {}).items() if {type(name), type(value)} != {str}]
         if wrong:

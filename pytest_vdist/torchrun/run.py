@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Protocol
 import pytest_vdist
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.leases import DeviceLeases
+from pytest_vdist.options.parsers import LONGEST_TIMEOUT
 from pytest_vdist.ranks import emission
 from pytest_vdist.ranks.teams import device_slots
 from pytest_vdist.torchrun import rank
@@ -100,8 +100,10 @@ class TorchrunRunner:
                 f"nproc_per_node={nproc_per_node} x nnodes={nnodes} needs {wanted} devices of backend "
                 f"{self.backend.name!r}, this machine has {self.device_count}; ask for fewer or mark the test"
             )
-        if not (math.isfinite(timeout) and timeout > 0):
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
+        if not (0 < timeout <= LONGEST_TIMEOUT):
+            raise ValueError(
+                f"timeout must be a number of seconds up to {LONGEST_TIMEOUT} (a day), got {timeout!r}"
+            )
 
     def _environment(self, env: Mapping[str, str], split_group: bool | None) -> dict[str, str]:
         split = {} if split_group is None else {SPLIT_GROUP: str(int(split_group))}

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -143,6 +144,51 @@ def test_the_probe_is_asked_once() -> None:
     backend = DeviceBackend("x", "x", "x", probe, lambda: "", (), ())
     assert [availability(backend).device_count for _ in range(3)] == [3, 3, 3]
     assert calls == ["asked"]
+
+
+def old_driver() -> Availability:
+    raise RuntimeError("driver too old")
+
+
+def only_a_number() -> Any:
+    return 4
+
+
+@pytest.mark.parametrize(
+    ("probe", "problem"),
+    [(old_driver, "raised RuntimeError: driver too old"), (only_a_number, "returned 4")],
+)
+def test_a_probe_that_raises_or_returns_something_else_is_named(probe: Any, problem: str) -> None:
+    backend = DeviceBackend("x", "x", "x", probe, lambda: "", (), ())
+    with pytest.raises(BackendError) as caught:
+        require_devices(backend, origin=ORIGIN)
+    assert str(caught.value) == (
+        f"the probe of backend 'x', {__name__}.{probe.__name__}, {problem}; it must return "
+        "pytest_vdist.Availability, with device_count 0 where there is no device"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"start_method": "fork"}, "start_method must be one of forkserver, spawn, got 'fork'"),
+        ({"rank_setup": "os"}, "rank_setup must be pkg.mod:function, or empty, got 'os'"),
+        (
+            {"reduction_dtypes": "float32"},
+            'reduction_dtypes must be a tuple of names of torch dtypes, such as ("float32", "int64"), '
+            "got 'float32'",
+        ),
+        (
+            {"movement_dtypes": (torch.float32,)},
+            'movement_dtypes must be a tuple of names of torch dtypes, such as ("float32", "int64"), '
+            "got (torch.float32,)",
+        ),
+    ],
+)
+def test_values_of_a_backend_that_cannot_hold_are_refused(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(BackendError) as caught:
+        replace(BUILT_IN["cpu"], **values)
+    assert str(caught.value) == f"device backend 'cpu': {problem}"
 
 
 @pytest.mark.parametrize("backend", BUILT_IN.values(), ids=BUILT_IN)
