@@ -74,7 +74,7 @@ def _about(observed: Observed, subject: Subject) -> str:
             f"Sums are made with: {bits}.",
             f"Orders of additions seen: {', '.join(numerics['orders_seen'])}.",
             f"The same call gave the same bits twice: {'yes' if numerics['repeatable'] else 'no'}.",
-            "What one run shows is no promise: claim an order or repeatable results below only if you mean it.",
+            "What one run shows is no promise: claim an order or repeatable results only if you mean it.",
         ]
     else:
         lines.append("Numerics were not observed: that needs three devices.")
