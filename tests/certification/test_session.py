@@ -313,7 +313,7 @@ def test_a_file_system_without_room_ends_the_session_and_what_fitted_is_a_report
         ),
         (
             ("--vdist-profile=cor",),
-            "profile must be one of core, numerics, split, compile, got 'cor' from the command line",
+            "profile must be one of core, inference, ",
         ),
         (
             ("--vdist-waivers=no.toml",),
