@@ -103,6 +103,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, types.ModuleType) and obj.__name__ in _sent_by_value:
             state = {name: value for name, value in vars(obj).items() if name not in _OF_THE_IMPORT_SYSTEM}
             return _rebuild_module, (obj.__name__, state)
+        if isinstance(obj, types.CodeType):
+            return _reduce_code(obj)
         return super().reducer_override(obj)
 
 
@@ -111,6 +113,18 @@ def _dumps(value: Any) -> bytes:
     with _compat.quick_submodule_search():
         _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
     return buffer.getvalue()
+
+
+def _reduce_code(code: types.CodeType) -> tuple[Callable[..., types.CodeType], tuple[Any, ...]]:
+    """Keep the file of the code, which cloudpickle leaves out from 3.1.3 on: stacks and failures name it."""
+    rebuild, arguments = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    return _rebuild_code, (rebuild, arguments, code.co_filename)
+
+
+def _rebuild_code(
+    rebuild: Callable[..., types.CodeType], arguments: tuple[Any, ...], filename: str
+) -> types.CodeType:
+    return rebuild(*arguments).replace(co_filename=filename)
 
 
 def _reduce_tensor(tensor: torch.Tensor) -> tuple[Callable[..., torch.Tensor], tuple[Any, ...]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import inspect
 import types
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +31,20 @@ def test_the_quick_search_finds_the_submodules_that_cloudpickle_finds(function: 
     found = _compat._imported_submodules(function.__code__, dependencies)
 
     assert {module.__name__ for module in found} == {module.__name__ for module in wanted}
+
+
+def test_code_keeps_its_file_and_lines_for_stacks_and_failures() -> None:
+    def outer() -> Any:
+        def inner() -> Any:
+            return inspect.currentframe()
+
+        return inner()
+
+    function, _, _ = wire.load_body(wire.dump_body(outer, (), {}))
+
+    assert function.__code__ is not outer.__code__
+    for travelled, own in ((function().f_code, outer().f_code), (function.__code__, outer.__code__)):
+        assert (travelled.co_filename, travelled.co_firstlineno) == (__file__, own.co_firstlineno)
 
 
 def test_a_tensor_of_one_element_travels_whatever_its_stride() -> None:
