@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
+from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.options import DEFAULT, Options
 
 
@@ -46,9 +47,25 @@ def _world_size_lines(options: Options) -> list[str]:
         device = f" on {chosen.name}" if len(options.backends) > 1 else ""
         lines.append(
             f"vdist: world sizes{device} {_joined(selected)}{_origin(options, 'world_sizes')}"
+            + _sharing_text(options, chosen, selected)
             + (f"; left out for lack of devices: {_joined(left_out)}" if left_out else "")
+            + (_advice_to_share(options, chosen, left_out) if left_out else "")
         )
     return lines
+
+
+def _sharing_text(options: Options, chosen: DeviceBackend, selected: tuple[int, ...]) -> str:
+    sharing = [size for size in selected if options.ranks_on_one_device(size, chosen) > 1]
+    origin = _origin(options, "ranks_per_device")
+    return f"; ranks share devices in {_joined(sharing)}{origin}" if sharing else ""
+
+
+def _advice_to_share(options: Options, chosen: DeviceBackend, left_out: list[int]) -> str:
+    if chosen.sharing_environment is None or options.processes is not None:
+        return ""
+    return (
+        f" (--vdist-ranks-per-device={options.ranks_on_one_device(max(left_out), chosen)} lets ranks share)"
+    )
 
 
 def _joined(sizes: tuple[int, ...] | list[int]) -> str:

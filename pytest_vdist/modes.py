@@ -11,7 +11,7 @@ import pytest
 from pytest_vdist import nodes
 from pytest_vdist._compat import fixture_definition
 from pytest_vdist.backends.base import BackendError, DeviceBackend
-from pytest_vdist.backends.registry import require_devices
+from pytest_vdist.backends.registry import require_devices, require_sharing
 from pytest_vdist.implementations.spec import ImplementationError, ImplementationSpec
 from pytest_vdist.options import ALL_COMPILE_MODES, Options, options_of
 
@@ -219,19 +219,37 @@ def refuse_what_is_missing(options: Options) -> None:
 
 def _require_devices(chosen: DeviceBackend, options: Options) -> None:
     found = require_devices(chosen, origin=options.origin("backend"))
-    too_large = [size for size in options.world_sizes if size > found.device_count]
-    if (
-        options.processes is None
-        and options.is_given("world_sizes")
-        and not chosen.shares_device
-        and too_large
-    ):
-        enough = ",".join(map(str, options.world_sizes_on(chosen))) or found.device_count
+    if options.ranks_per_device > 1:
+        _require_sharing(chosen, options)
+    placed = options.world_sizes_on(chosen)
+    too_large = [size for size in options.world_sizes if size not in placed]
+    if options.processes is None and options.is_given("world_sizes") and too_large:
+        enough = ",".join(map(str, placed)) or found.device_count
+        sharing = f", for {options.ranks_per_device} ranks each" if options.ranks_per_device > 1 else ""
         raise pytest.UsageError(
-            f"world size must be at most the number of {chosen.name} devices, here {found.device_count}, "
-            f"got {too_large[0]} from {options.origin('world_sizes')}; "
-            f"pass --vdist-world-sizes={enough}"
+            f"world size must be at most the number of {chosen.name} devices, here "
+            f"{found.device_count}{sharing}, got {too_large[0]} from {options.origin('world_sizes')}; "
+            f"pass --vdist-world-sizes={enough}{_or_share(chosen, options, max(too_large))}"
         )
+
+
+def _require_sharing(chosen: DeviceBackend, options: Options) -> None:
+    """Raise pytest.UsageError or BackendError where ranks are to share devices and cannot."""
+    if options.processes is not None:
+        raise pytest.UsageError(
+            f"ranks per device must be 1 where torchrun has started pytest, got {options.ranks_per_device} "
+            f"from {options.origin('ranks_per_device')}: each of its processes has its own device; "
+            "leave --vdist-ranks-per-device out, or pass --vdist-launcher=local"
+        )
+    require_sharing(chosen, options.ranks_per_device, origin=options.origin("ranks_per_device"))
+
+
+def _or_share(chosen: DeviceBackend, options: Options, size: int) -> str:
+    if chosen.sharing_environment is None:
+        return ""
+    return (
+        f", or let ranks share devices: --vdist-ranks-per-device={options.ranks_on_one_device(size, chosen)}"
+    )
 
 
 def _require_capabilities(chosen: DeviceBackend, options: Options) -> None:

@@ -26,7 +26,7 @@ class Message:
 
 
 def messages(*, full: bool, shared_device: bool) -> list[Message]:
-    """Return what to measure; ranks that share a device, and its memory, get no more than 16 MiB."""
+    """Return what to measure; ranks on the CPU, which share its memory, get no more than 16 MiB."""
     most = _CALLS_OF_SHORT if full else 5
     sizes = [
         size for size in (FULL if full else QUICK) if not (shared_device and size > _LARGEST_ON_SHARED_DEVICE)
@@ -41,8 +41,12 @@ def _message(size: int, calls: int) -> Message:
 
 
 @pytest.fixture
-def message_sizes(request: pytest.FixtureRequest, backend: str) -> list[Message]:
-    """Return the messages that --vdist-performance asks for, shortest first."""
+def message_sizes(request: pytest.FixtureRequest, backend: str, world_size: int) -> list[Message]:
+    """Return the messages that --vdist-performance asks for, shortest first.
+
+    Ranks that share an accelerator take turns on it: a few short messages are judged.
+    """
     options = options_of(request.config)
     device = options.backend_named(backend)
-    return messages(full=options.performance == "full", shared_device=device.shares_device)
+    alone = options.ranks_on_one_device(world_size, device) == 1
+    return messages(full=alone and options.performance == "full", shared_device=device.shares_device)

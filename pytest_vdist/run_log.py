@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from pytest_vdist.certificate.outcomes import RANKS_PER_DEVICE
+
 WORLD_SIZE = "vdist.world_size"
 NODES = "vdist.nodes"
 RUNS = "vdist.runs"
@@ -22,6 +24,7 @@ class RunRecord:
     world_size: int
     seconds: float
     nodes: int = 1
+    ranks_per_device: int = 1
 
 
 @dataclass
@@ -32,8 +35,9 @@ class RunLog:
     session_finished: bool = False
     nodes_of: Callable[[int], int] = lambda _size: 1
 
-    def add(self, world_size: int, seconds: float) -> None:
-        self.pending.append(RunRecord(world_size, seconds, self.nodes_of(world_size)))
+    def add(self, world_size: int, seconds: float, ranks_per_device: int = 1) -> None:
+        nodes = self.nodes_of(world_size)
+        self.pending.append(RunRecord(world_size, seconds, nodes, ranks_per_device))
 
 
 _LOG = pytest.StashKey[RunLog]()
@@ -70,14 +74,16 @@ def attribute_runs(item: pytest.Item) -> None:
 def properties_of(runs: Sequence[RunRecord]) -> dict[str, object]:
     """Return world sizes in ascending order, separated by commas, and the most nodes that one was over.
 
-    Then the number of runs, and seconds on ranks.
+    Then the number of runs, and seconds on ranks; and how many ranks shared a device, where some did.
     """
     sizes = sorted({run.world_size for run in runs})
+    sharing = max(run.ranks_per_device for run in runs)
     return {
         WORLD_SIZE: ",".join(map(str, sizes)),
         NODES: max(run.nodes for run in runs),
         RUNS: len(runs),
         SECONDS: round(sum(run.seconds for run in runs), 6),
+        **({RANKS_PER_DEVICE: sharing} if sharing > 1 else {}),
     }
 
 
@@ -109,7 +115,9 @@ def description(properties: dict[str, object]) -> str:
     ranks = "1 rank" if sizes == "1" else f"{sizes.replace(',', ', ')} ranks"
     nodes = properties.get(NODES, 1)
     on_nodes = "" if nodes == 1 else f" on {nodes} nodes"
-    return f"{ranks}{on_nodes}, {duration_text(seconds)}"
+    sharing = properties.get(RANKS_PER_DEVICE, 1)
+    on_devices = "" if sharing == 1 else f", {sharing} on a device"
+    return f"{ranks}{on_nodes}{on_devices}, {duration_text(seconds)}"
 
 
 def duration_text(seconds: float) -> str:

@@ -37,7 +37,19 @@ def plain_sessions(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -
 def twodev(pytester: pytest.Pytester) -> None:
     """Install a distribution that registers the backend `twodev`, which has two devices."""
     pytester.makepyfile(twodev_backend=TWO_DEVICES)
-    metadata = pytester.mkdir("twodev-1.0.dist-info")
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: twodev\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[pytest_vdist.backends]\ntwodev = twodev_backend:BACKEND\n")
+    _install(pytester, "twodev")
+
+
+@pytest.fixture
+def sharable(pytester: pytest.Pytester) -> None:
+    """Install a distribution that registers the backend `sharable`: two devices, which ranks may share."""
+    text = TWO_DEVICES.replace('"twodev"', '"sharable"').replace("\n)", "\n    sharing_environment={},\n)")
+    pytester.makepyfile(sharable_backend=text)
+    _install(pytester, "sharable")
+
+
+def _install(pytester: pytest.Pytester, name: str) -> None:
+    metadata = pytester.mkdir(f"{name}-1.0.dist-info")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[pytest_vdist.backends]\n{name} = {name}_backend:BACKEND\n")
     pytester.syspathinsert()

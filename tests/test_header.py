@@ -76,3 +76,15 @@ def test_the_header_says_which_world_sizes_are_left_out_on_which_device(
     assert lines[0] == f"device cpu (gloo of torch {torch.__version__}), twodev (twolib 7) [command line]"
     assert "world sizes on cpu 1, 2, 3, 4" in lines
     assert "world sizes on twodev 1, 2; left out for lack of devices: 3, 4" in lines
+
+
+def test_the_header_says_how_many_ranks_share_a_device_or_that_they_could(
+    pytester: pytest.Pytester, sharable: None
+) -> None:
+    alone = vdist_lines(pytester.runpytest("--vdist-backend=sharable"))
+    assert (
+        "world sizes 1, 2; left out for lack of devices: 3, 4 (--vdist-ranks-per-device=2 lets ranks share)"
+        in alone
+    )
+    shared = vdist_lines(pytester.runpytest("--vdist-backend=sharable", "--vdist-ranks-per-device=3"))
+    assert "world sizes 1, 2, 3, 4; ranks share devices in 3, 4 [command line]" in shared

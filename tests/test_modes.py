@@ -169,6 +169,33 @@ def test_a_world_size_without_the_devices_for_it_is_a_usage_error(
     )
 
 
+def test_a_device_whose_backend_says_nothing_of_sharing_is_not_shared(
+    pytester: pytest.Pytester, twodev: None
+) -> None:
+    pytester.makepyfile("def test_sizes(world_size): ...")
+    assert usage_error(pytester, "--vdist-backend=twodev", "--vdist-ranks-per-device=2") == (
+        "ERROR: ranks per device must be 1 on twodev, got 2 from the command line: the backend does not say "
+        "how ranks share a device; leave it out, or give the DeviceBackend a sharing_environment"
+    )
+
+
+def test_ranks_that_share_devices_make_larger_worlds(pytester: pytest.Pytester, sharable: None) -> None:
+    pytester.makepyfile("def test_sizes(world_size): ...")
+    shared = ("--vdist-backend=sharable", "--vdist-ranks-per-device=2")
+    assert collected(pytester, *shared) == [f"test_sizes[sharable-{size}]" for size in (1, 2, 3, 4)]
+    assert usage_error(pytester, *shared, "--vdist-world-sizes=4,5") == (
+        "ERROR: world size must be at most the number of sharable devices, here 2, for 2 ranks each, got 5 "
+        "from the command line; pass --vdist-world-sizes=4, or let ranks share devices: "
+        "--vdist-ranks-per-device=3"
+    )
+
+
+def test_the_cpu_needs_no_permission_to_be_shared(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_sizes(world_size): ...")
+    arguments = ("--vdist-backend=cpu", "--vdist-ranks-per-device=2", "--vdist-world-sizes=2,64")
+    assert collected(pytester, *arguments) == ["test_sizes[cpu-2]", "test_sizes[cpu-64]"]
+
+
 @pytest.mark.parametrize(
     ("marker", "problem"),
     [

@@ -11,6 +11,7 @@ GIVEN = {
     "split_group": ("both", "1"),
     "compile_modes": ("all", "all"),
     "world_sizes": ("2", "2"),
+    "ranks_per_device": ("3", "3"),
     "timeout": ("5", "5"),
     "distributed_timeout_seconds": ("600", "600"),
     "cpu_distributed_timeout_seconds": ("7.5", "7.5"),
@@ -82,6 +83,7 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
             "--vdist-split-group=both",
             "--vdist-compile=eager,inductor",
             "--vdist-world-sizes=2, 4",
+            "--vdist-ranks-per-device=16",
             "--vdist-timeout=2.5",
             "--vdist-distributed-timeout-seconds=86400",
             "--vdist-cpu-distributed-timeout-seconds=0.5",
@@ -105,6 +107,7 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
     assert options.split_group == (False, True)
     assert options.compile_modes == ("eager", "inductor")
     assert options.world_sizes == (2, 4)
+    assert options.ranks_per_device == 16
     assert options.timeout == 2.5
     assert options.limits == GroupLimits(86_400, 0.5)
     assert (options.verify, options.control) == (4, True)

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import torch  # noqa: F401 - pytester forgets what its sessions import, and torch cannot be imported twice
 
+from pytest_vdist.certificate.outcomes import RANKS_PER_DEVICE
 from pytest_vdist.run_log import (
     NODES,
     RUNS,
@@ -174,6 +175,8 @@ def test_other_properties_of_the_test_stay(pytester: pytest.Pytester) -> None:
 def test_properties_sum_runs_and_name_each_world_size_once() -> None:
     runs = [RunRecord(10, 0.5, nodes=3), RunRecord(2, 0.25), RunRecord(10, 0.25, nodes=3)]
     assert properties_of(runs) == {WORLD_SIZE: "2,10", NODES: 3, RUNS: 3, SECONDS: 1.0}
+    shared = [RunRecord(2, 0.5), RunRecord(4, 0.5, ranks_per_device=2)]
+    assert properties_of(shared)[RANKS_PER_DEVICE] == 2
 
 
 @pytest.mark.parametrize(
@@ -181,6 +184,7 @@ def test_properties_sum_runs_and_name_each_world_size_once() -> None:
     [
         ({WORLD_SIZE: "2", SECONDS: 0.003}, "2 ranks, 3 ms"),
         ({WORLD_SIZE: "4", NODES: 2, SECONDS: 0.003}, "4 ranks on 2 nodes, 3 ms"),
+        ({WORLD_SIZE: "4", RANKS_PER_DEVICE: 2, SECONDS: 0.003}, "4 ranks, 2 on a device, 3 ms"),
         ({WORLD_SIZE: "1", SECONDS: 0.003}, "1 rank, 3 ms"),
         ({WORLD_SIZE: "2,4", SECONDS: 2}, "2, 4 ranks, 2.0 s"),
         ({}, ""),

@@ -114,6 +114,24 @@ def test_each_rank_of_two_agents_has_its_devices_and_its_output(
     assert captured.err.count("to stderr") == 2
 
 
+def test_ranks_that_share_devices_are_those_of_as_many_more_agents(tmp_path: Path) -> None:
+    shared = replace(EXCLUSIVE, sharing_environment={"ADDED": "node {node}"})
+    logged: list[int] = []
+    run = TorchrunRunner(shared, 2, PATIENT, ranks_per_device=2, log_run=lambda size, _: logged.append(size))
+    told = [output.stdout.splitlines() for output in run(written(tmp_path, TELL), nproc_per_node=4)]
+    assert [lines[1:4] + lines[6:] for lines in told] == [
+        [
+            f"RANK {rank}",
+            "WORLD_SIZE 4",
+            f"LOCAL_RANK {rank % 2}",
+            "VDIST_TEST_VISIBLE 0,1",
+            f"ADDED node {rank // 2}",
+        ]
+        for rank in range(4)
+    ]
+    assert logged == [4]
+
+
 def test_a_death_names_the_rank_its_signal_and_its_last_output(tmp_path: Path) -> None:
     script = written(tmp_path, FAIL.format(how="os.kill(os.getpid(), signal.SIGKILL)"))
     with pytest.raises(TorchrunError) as failure:

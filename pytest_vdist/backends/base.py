@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 START_METHODS = ("forkserver", "spawn")
+_SHARING = "None, or names of variables with texts in which only {node} is in braces"
 _DTYPES = 'a tuple of names of torch dtypes, such as ("float32", "int64")'
 
 
@@ -42,6 +43,9 @@ class DeviceBackend:
     (`"all_to_all"`), a reduction (`"band"`), parts that are `"unequal"` or `"stacked"`, one of these in one
     operation (`"all_gather:unequal"`), or the future of a handle (`"get_future:reduce"`). Such calls must be
     refused by all ranks, or be right.
+    `sharing_environment` says how several ranks can have one device, for --vdist-ranks-per-device: what their
+    environment needs, with `{node}` for the number of the node that a rank is placed on as if there were
+    several. None says that they cannot.
     """
 
     name: str
@@ -57,6 +61,7 @@ class DeviceBackend:
     visible_devices_variable: str = ""
     rank_setup: str = ""
     process_group_limits: Mapping[str, str] = field(default_factory=dict)
+    sharing_environment: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         """Raise BackendError for values that would end as puzzles in fixtures or ranks."""
@@ -65,6 +70,7 @@ class DeviceBackend:
             "rank_setup": ("pkg.mod:function, or empty", not self.rank_setup or _names_one(self.rank_setup)),
             "reduction_dtypes": (_DTYPES, _is_tuple_of_names(self.reduction_dtypes)),
             "movement_dtypes": (_DTYPES, _is_tuple_of_names(self.movement_dtypes)),
+            "sharing_environment": (_SHARING, _is_template(self.sharing_environment)),
         }
         for name, (form, holds) in expected.items():
             if not holds:
@@ -76,6 +82,15 @@ class DeviceBackend:
 def _names_one(text: str) -> bool:
     module, colon, function = text.partition(":")
     return bool(colon) and all(part.isidentifier() for part in (*module.split("."), function))
+
+
+def _is_template(environment: Mapping[str, str] | None) -> bool:
+    try:
+        return environment is None or all(
+            isinstance(name, str) and bool(value.format(node=0)) for name, value in environment.items()
+        )
+    except (AttributeError, IndexError, KeyError, ValueError):
+        return False
 
 
 def _is_tuple_of_names(value: object) -> bool:

@@ -12,6 +12,14 @@ _REDUCTION_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int3
 # NCCL's watchdog ends a rank whose operation has timed out, but waits first for a dump of torch's flight
 # recorder, four times this long and a minute by default. The ranks' own ledger says more, and at once.
 _RANK_ENVIRONMENT = {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "100"}
+# NCCL refuses two ranks of one host on one GPU, and takes ranks with different host ids for ones of different
+# hosts (2.28.9; https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-hostid). They then
+# talk by sockets, of the loopback: what a machine has of networks must not decide how ranks share a GPU.
+_SHARING_ENVIRONMENT = {
+    "NCCL_HOSTID": "vdist-node-{node}",
+    "NCCL_NET": "Socket",
+    "NCCL_SOCKET_IFNAME": "lo",
+}
 # torch maps its reductions to NCCL's, of which none is bitwise, and refuses these by a ValueError.
 _GROUP_LIMITS = dict.fromkeys(("band", "bor", "bxor"), "NCCL has no bitwise reductions")
 
@@ -43,4 +51,5 @@ BACKEND = DeviceBackend(
     rank_environment=_RANK_ENVIRONMENT,
     process_group_limits=_GROUP_LIMITS,
     visible_devices_variable="CUDA_VISIBLE_DEVICES",
+    sharing_environment=_SHARING_ENVIRONMENT,
 )

@@ -76,6 +76,16 @@ def require_devices(backend: DeviceBackend, *, origin: str) -> Availability:
     return found
 
 
+def require_sharing(backend: DeviceBackend, ranks_per_device: int, *, origin: str) -> None:
+    """Raise BackendError where so many ranks are to share a device, and the backend does not say how."""
+    if ranks_per_device > 1 and backend.sharing_environment is None and not backend.shares_device:
+        raise BackendError(
+            f"ranks per device must be 1 on {backend.name}, got {ranks_per_device} from {origin}: the "
+            "backend does not say how ranks share a device; leave it out, or give the DeviceBackend a "
+            "sharing_environment"
+        )
+
+
 def availability(backend: DeviceBackend) -> Availability:
     """Return what the backend's probe finds on this machine, asked once per process.
 

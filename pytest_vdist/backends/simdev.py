@@ -50,4 +50,5 @@ BACKEND = DeviceBackend(
     process_group_limits=_GROUP_LIMITS,
     visible_devices_variable="SIMDEV_VISIBLE_DEVICES",
     rank_setup="pytest_vdist.reference_impl.simdev:register",
+    sharing_environment={},
 )

@@ -14,7 +14,7 @@ from pytest_vdist.certificate.report.folder import ReportError
 from pytest_vdist.certificate.report.html import write_html
 from pytest_vdist.certificate.report.shards import shard_text
 from pytest_vdist.certificate.report.sums import write_sums
-from pytest_vdist.certificate.verdict import Circumstances, judge
+from pytest_vdist.certificate.verdict import Circumstances, judge, shared_devices
 from pytest_vdist.certificate.waivers import NOT_SELECTED, Waiver, parse_waivers, state_of
 
 SCHEMA = "vdist-report/1"
@@ -76,8 +76,9 @@ def report_of(
 
 
 def bandwidth_of(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what the tests have measured, in the order of the tests."""
-    return [point for each in results for point in each.get("properties", {}).get(BANDWIDTH, ())]
+    """Return what the tests have measured, in the order of the tests, where each rank had a device."""
+    alone = [each for each in results if not shared_devices(each)]
+    return [point for each in alone for point in each.get("properties", {}).get(BANDWIDTH, ())]
 
 
 def waiver_entries(

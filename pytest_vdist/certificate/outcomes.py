@@ -24,6 +24,9 @@ EXECUTED = frozenset({"passed", "waived", "flaky", "failed", "hang", "crash"})
 BAD = frozenset({"flaky", "failed", "hang", "crash"})
 """Outcomes that speak against the implementation."""
 
+RANKS_PER_DEVICE = "vdist.ranks_per_device"
+"""The property of a test that says how many ranks shared a device, if any did."""
+
 OK, FAILED, INTERRUPTED, INTERNAL_ERROR, USAGE_ERROR, NO_TESTS = 0, 1, 2, 3, 4, 5
 INCOMPLETE, BAD_WAIVER, HANG_OR_CRASH, FLAKY = 10, 11, 12, 13
 REGRESSION, CONTROL_MISSED, CONTRADICTED = 14, 15, 16

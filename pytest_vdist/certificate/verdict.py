@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from pytest_vdist.certificate import outcomes
-from pytest_vdist.certificate.outcomes import BAD, EXECUTED
+from pytest_vdist.certificate.outcomes import BAD, EXECUTED, RANKS_PER_DEVICE
 from pytest_vdist.certificate.requirements import Level, Registry, registry
 
 Result = Mapping[str, Any]
@@ -104,6 +104,8 @@ def _judge_profile(
     missing = [id_ for id_ in due if id_ not in unsupported and _lacks_a_run(by_requirement.get(id_, ()))]
     why = [*circumstances.left_out.get("", ()), *circumstances.left_out.get(profile, ())]
     why += [circumstances.part] if circumstances.part else []
+    sharing = sum(map(shared_devices, results))
+    why += [f"tests whose ranks shared devices: {sharing}"] if sharing else []
     contradicted = circumstances.contradictions if profile == NUMERICS else ()
     broken = [id_ for id_, found in by_requirement.items() if "error" in found]
     entry = {
@@ -129,6 +131,11 @@ def _judge_profile(
     else:
         verdict = Verdict.CONFORMANT
     return {"verdict": verdict.value, **entry}
+
+
+def shared_devices(result: Result) -> bool:
+    """Tell whether ranks had devices in common: what is between these devices was not tested then."""
+    return bool(result.get("properties", {}).get(RANKS_PER_DEVICE, 1) > 1)
 
 
 def _lacks_a_run(found: Iterable[str]) -> bool:

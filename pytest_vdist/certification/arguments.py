@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pytest_vdist.options import parsers
+
+_T = TypeVar("_T")
 
 
 def declare(commands: Any) -> None:
@@ -17,7 +22,14 @@ def declare(commands: Any) -> None:
     )
     probe.add_argument("--backend", default="cpu", metavar="NAME", help="device (default: cpu)")
     probe.add_argument("--impl", default="reference", metavar="IMPL", help="as --vdist-impl")
-    probe.add_argument("--timeout", type=float, default=60.0, help="deadline in seconds of a run on ranks")
+    probe.add_argument("--timeout", type=_timeout, default=60.0, help="deadline in seconds of a run on ranks")
+    probe.add_argument(
+        "--ranks-per-device",
+        type=_ranks_per_device,
+        default=1,
+        metavar="N",
+        help="as --vdist-ranks-per-device (default: 1); sums are observed on three ranks",
+    )
     probe.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: print it)")
     probe.set_defaults(run=_probe)
     report = commands.add_parser(
@@ -25,6 +37,21 @@ def declare(commands: Any) -> None:
     )
     report.add_argument("folder", type=Path, metavar="FOLDER", help="what --vdist-certify was given")
     report.set_defaults(run=_report)
+
+
+def _timeout(text: str) -> float:
+    return _value_of(parsers.timeout, text)
+
+
+def _ranks_per_device(text: str) -> int:
+    return _value_of(parsers.ranks_per_device, text)
+
+
+def _value_of(parse: Callable[[str], _T], text: str) -> _T:
+    try:
+        return parse(text)
+    except parsers.BadValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _spec(parsed: argparse.Namespace) -> int:

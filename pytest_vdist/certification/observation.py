@@ -35,6 +35,7 @@ class Subject:
     device: DeviceBackend
     implementation: ImplementationSpec
     timeout: float
+    ranks_per_device: int = 1
     split_group: bool = False
     limits: GroupLimits = field(default_factory=lambda: GroupLimits(None, None))
 
@@ -51,7 +52,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Observed:
-    """What ranks showed. `numerics` is empty where there are fewer than three devices.
+    """What ranks showed. `numerics` is empty where there are devices for fewer than three.
 
     `process_group_backend` is what the device backend declares.
     """
@@ -96,7 +97,8 @@ def observe(subject: Subject) -> Observed:
     """Run the proof and the probes on ranks. Raises DistributedRunError where they do not come to an end."""
     devices = availability(subject.device).device_count
     sharing = subject.device.shares_device
-    most = _RANKS_OF_PROBES if sharing else min(devices, _RANKS_OF_PROBES)
+    places = devices * subject.ranks_per_device
+    most = _RANKS_OF_PROBES if sharing else min(places, _RANKS_OF_PROBES)
     world = WorldSpec(
         subject.device.device_type,
         implementation=subject.implementation,
@@ -104,7 +106,14 @@ def observe(subject: Subject) -> Observed:
         timeout=subject.limits.timeout,
         cpu_timeout=subject.limits.cpu_timeout,
     )
-    with closing(RankPool(subject.device, devices, preload=subject.capabilities.preload)) as pool:
+    with closing(
+        RankPool(
+            subject.device,
+            devices,
+            preload=subject.capabilities.preload,
+            ranks_per_device=subject.ranks_per_device,
+        )
+    ) as pool:
 
         def on_ranks(function: Any, *args: Any) -> list[Any]:
             return pool.run(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pytest_vdist.backends.base import BackendError
-from pytest_vdist.backends.registry import find_backend, require_devices
+from pytest_vdist.backends.registry import find_backend, require_devices, require_sharing
 from pytest_vdist.certificate.manifest import manifest_text
 from pytest_vdist.certificate.output import OutputError, write_text
 from pytest_vdist.certification.observation import Observed, Subject, observe
@@ -23,7 +23,9 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         device = find_backend(arguments.backend, origin="--backend")
         require_devices(device, origin="--backend")
-        subject = Subject(device, ImplementationSpec.resolve(arguments.impl, "--impl"), arguments.timeout)
+        require_sharing(device, arguments.ranks_per_device, origin="--ranks-per-device")
+        implementation = ImplementationSpec.resolve(arguments.impl, "--impl")
+        subject = Subject(device, implementation, arguments.timeout, arguments.ranks_per_device)
         text = probe(subject)
         if arguments.output is not None:
             _write(arguments.output, text)
@@ -62,9 +64,11 @@ def probe(subject: Subject) -> str:
 
 def _about(observed: Observed, subject: Subject) -> str:
     proof = observed.proof
+    devices = ", ".join(observed.device_names)
+    shared = f", up to {subject.ranks_per_device} on a device," if subject.ranks_per_device > 1 else ""
     lines = [
         f"Capability manifest of {subject.device.name}, implementation {subject.implementation.name}.",
-        f"Written by `vdist probe`: {proof['ranks']} ranks on {', '.join(observed.device_names)} showed it.",
+        f"Written by `vdist probe`: {proof['ranks']} ranks{shared} on {devices} showed it.",
         f"Process groups: {proof['process_group']} for the device, {proof['cpu_process_group']} for the CPU.",
     ]
     if observed.numerics:
@@ -77,7 +81,7 @@ def _about(observed: Observed, subject: Subject) -> str:
             "What one run shows is no promise: claim an order or repeatable results only if you mean it.",
         ]
     else:
-        lines.append("Numerics were not observed: that needs three devices.")
+        lines.append("Numerics were not observed: that needs three devices, or --ranks-per-device.")
     return "\n".join(lines)
 
 

@@ -193,6 +193,7 @@ class Certification:
                 options.backends[0],
                 options.implementation,
                 options.timeout,
+                options.ranks_per_device,
                 options.split_group == (True,),
                 options.limits,
             )

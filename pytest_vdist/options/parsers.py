@@ -12,6 +12,7 @@ _T = TypeVar("_T")
 COMPILE_MODES = ("eager", "aot_eager", "inductor", "cudagraph")
 ALL_COMPILE_MODES = ("all",)
 MAX_WORLD_SIZE = 1024
+MAX_RANKS_PER_DEVICE = 16
 LONGEST_TIMEOUT = 86_400
 HOSTS = ("reference", "vllm")
 LAUNCHERS = ("auto", "local", "torchrun")
@@ -83,6 +84,12 @@ def world_size(text: str) -> int:
     # isdecimal() is True for other scripts' digits as well, which int() reads but no user means.
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_WORLD_SIZE):
         raise BadValueError(f"world size must be a whole number from 1 to {MAX_WORLD_SIZE}", text)
+    return int(text)
+
+
+def ranks_per_device(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_RANKS_PER_DEVICE):
+        raise BadValueError(f"ranks per device must be a whole number from 1 to {MAX_RANKS_PER_DEVICE}", text)
     return int(text)
 
 

@@ -64,6 +64,16 @@ TABLE = (
         parse=parsers.world_sizes,
     ),
     Row(
+        name="ranks_per_device",
+        flag="--vdist-ranks-per-device",
+        variable="VDIST_RANKS_PER_DEVICE",
+        metavar="N",
+        default="1",
+        example="2",
+        help="let up to N ranks share a device where there are more ranks than devices",
+        parse=parsers.ranks_per_device,
+    ),
+    Row(
         name="timeout",
         flag="--vdist-timeout",
         variable="VDIST_TIMEOUT",

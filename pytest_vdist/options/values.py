@@ -9,6 +9,7 @@ import pytest
 
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.registry import availability
+from pytest_vdist.backends.sharing import ranks_on_one_device
 from pytest_vdist.implementations.spec import ImplementationSpec
 from pytest_vdist.options.parsers import Shard
 from pytest_vdist.options.row import DEFAULT, origin
@@ -31,6 +32,7 @@ class Options:
     split_group: tuple[bool, ...]
     compile_modes: tuple[str, ...]  # ("all",) until the implementation is asked, see modes.py
     world_sizes: tuple[int, ...]
+    ranks_per_device: int
     timeout: float
     distributed_timeout_seconds: float | None
     cpu_distributed_timeout_seconds: float | None
@@ -76,13 +78,19 @@ class Options:
         raise LookupError(f"backend {name!r} is not selected, {self.origin('backend')} selects {selected}")
 
     def world_sizes_on(self, backend: DeviceBackend) -> tuple[int, ...]:
-        """Return the sizes to test on a backend: those that have a device for each rank, or share one."""
+        """Return the sizes to test on a backend: those for whose ranks it has devices."""
         if self.processes is not None:
             return tuple(size for size in self.world_sizes if size <= self.processes)
         if backend.shares_device:
             return self.world_sizes
-        devices = availability(backend).device_count
-        return tuple(size for size in self.world_sizes if size <= devices)
+        most = availability(backend).device_count * self.ranks_per_device
+        return tuple(size for size in self.world_sizes if size <= most)
+
+    def ranks_on_one_device(self, world_size: int, backend: DeviceBackend) -> int:
+        """Return how many ranks of a world get the same device, at most; on the CPU none do."""
+        if backend.shares_device or self.processes is not None:
+            return 1
+        return ranks_on_one_device(world_size, availability(backend).device_count)
 
 
 OPTIONS = pytest.StashKey[Options]()

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class RankContext:
     """The rank that runs the current function: its numbers, and the device that is its own.
 
-    `node` is the number of the machine, 0 but where torchrun has started the session on several.
+    `node` is the number of the machine where torchrun has started the session on several, and else 0; ranks
+    that share devices (--vdist-ranks-per-device) are numbered as on several machines.
     """
 
     rank: int

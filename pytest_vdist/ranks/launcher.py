@@ -15,6 +15,7 @@ from multiprocess import forkserver
 
 import pytest_vdist
 from pytest_vdist.backends.base import DeviceBackend
+from pytest_vdist.backends.sharing import place_of, sharing_environment
 from pytest_vdist.ranks import _compat, worker
 from pytest_vdist.ranks.failures import RanksUnavailableError
 from pytest_vdist.ranks.process import RankProcess
@@ -88,13 +89,17 @@ class Launcher:
     def start(self, rank: int, world_size: int, devices: Sequence[str]) -> RankProcess:
         """Start a rank on this machine; it sees `devices` as 0 and on, or all if none are named."""
         host, port = self.endpoint()
-        return self.start_at(Rendezvous(host, port, rank, world_size, rank, world_size), devices)
+        at = place_of(rank, world_size, len(devices) or world_size)
+        rendezvous = Rendezvous(host, port, rank, world_size, at.local_rank, at.local_world_size, at.node)
+        return self.start_at(rendezvous, devices)
 
     def start_at(self, rendezvous: Rendezvous, devices: Sequence[str] = ()) -> RankProcess:
         """Start a rank that has these numbers."""
         environment = self.environment()
         if self._backend.visible_devices_variable and devices:
             environment[self._backend.visible_devices_variable] = ",".join(devices)
+        if devices and rendezvous.world_size > len(devices):
+            environment |= sharing_environment(self._backend, rendezvous.node)
         backend = self._backend
         assignment = worker.Assignment(rendezvous, backend.device_type, environment, backend.rank_setup)
         return RankProcess(self._context, assignment)

@@ -45,6 +45,7 @@ class RankPool:
         post_mortem: bool = False,
         launcher: RankLauncher | None = None,
         preload: Sequence[str] = (),
+        ranks_per_device: int = 1,
     ) -> None:
         """Start nothing yet.
 
@@ -52,14 +53,16 @@ class RankPool:
         and seconds of each run, from its dispatch to its end. `ask` shows a text of a rank that is being
         debugged and returns a line for it; with `post_mortem`, that is also any rank that raises. `launcher`
         starts the ranks, by default as processes of this machine, whose devices are leased for each run and
-        which find the modules of `preload` imported.
+        which find the modules of `preload` imported; up to `ranks_per_device` of them get the same one where
+        there are more ranks than devices.
         """
         self._backend = backend
         self._log_run, self._ask, self._post_mortem = log_run, ask, post_mortem
         self._launcher = Launcher(backend, preload=preload) if launcher is None else launcher
         places = self._launcher.places or device_count
-        self._teams = WarmTeams(backend, places, self._launcher, notify)
+        self._teams = WarmTeams(backend, places * ranks_per_device, self._launcher, notify)
         self._leases = DeviceLeases(backend.name, device_slots(backend, device_count))
+        self._ranks_per_device = ranks_per_device
         self._serials = itertools.count(1)
         self._surroundings = Surroundings()
 
@@ -225,10 +228,12 @@ class RankPool:
                 "ask for fewer, start more, or mark the test"
             )
             raise ValueError(message)
-        if places is None and world_size > len(self._leases.slots) and not self._backend.shares_device:
+        devices = len(self._leases.slots)
+        too_many = world_size > devices * self._ranks_per_device and not self._backend.shares_device
+        if places is None and too_many:
             message = (
-                f"world_size={world_size} needs {world_size} devices of backend {self._backend.name!r}, "
-                f"this machine has {len(self._leases.slots)}; ask for fewer or mark the test"
+                f"world_size={world_size} needs {world_size} devices of backend {self._backend.name!r}, this "
+                f"machine has {devices}{_shared_by(self._ranks_per_device)}; ask for fewer or mark the test"
             )
             raise ValueError(message)
         if not (isinstance(timeout, int | float) and 0 < timeout <= LONGEST_TIMEOUT):
@@ -241,7 +246,7 @@ class RankPool:
 
     @contextmanager
     def _leased(self, world_size: int, *, teams: int = 1) -> Iterator[Devices]:
-        """Hold a device for each rank; where ranks share one, so many places for each team to run in.
+        """Hold a device for each rank, or all of them; on the CPU, so many places for each team to run in.
 
         The processes of torchrun hold theirs all the time.
         """
@@ -254,9 +259,10 @@ class RankPool:
             return
         # Without a variable that hides devices, ranks can be placed on the first ones only.
         movable = bool(self._backend.visible_devices_variable)
-        among = self._leases.slots if movable else self._leases.slots[:world_size]
+        wanted = min(world_size, len(self._leases.slots))
+        among = self._leases.slots if movable else self._leases.slots[:wanted]
         warm = self._teams.devices_of_warm(world_size)
-        with self._leases.hold(world_size, among=among, preferred=warm, timeout=_LEASE_TIMEOUT) as devices:
+        with self._leases.hold(wanted, among=among, preferred=warm, timeout=_LEASE_TIMEOUT) as devices:
             yield devices
 
     def _dispatch(self, team: Team, world: WorldSpec, body: bytes, env: Mapping[str, str] | None) -> Run:
@@ -282,6 +288,10 @@ class RankPool:
             raise result.failure
         _raise_agreed_outcome(replies[0][1])
         return [wire.load_result(reply.value) for _, reply in replies]
+
+
+def _shared_by(ranks_per_device: int) -> str:
+    return f", each for up to {ranks_per_device} ranks" if ranks_per_device > 1 else ""
 
 
 def _end(team: Team) -> None:

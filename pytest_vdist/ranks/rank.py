@@ -87,5 +87,5 @@ class RankLauncher(Protocol):
         ...
 
     def start(self, rank: int, world_size: int, devices: Sequence[str]) -> Rank:
-        """Start a rank; it sees these devices alone, or all where none are named."""
+        """Start a rank; it sees these devices alone, fewer than ranks perhaps, and all for none."""
         ...

@@ -50,7 +50,7 @@ class Team:
         devices: Sequence[str],
         notify: Callable[[str], None],
     ) -> None:
-        """Start the ranks on `devices`, one each in order; none are named where ranks share a device."""
+        """Start the ranks on `devices`, in order, and from the first again; none are named on the CPU."""
         self.world_size = world_size
         self.controller_environment = _compat.environment_snapshot()
         self.world: tuple[WorldSpec, int] | None = None

@@ -12,7 +12,7 @@ from pytest_vdist.ranks.rank import RankLauncher
 from pytest_vdist.ranks.team import Team
 
 _MOST_IDLE_RANKS = 16
-_TEAMS_PER_DEVICE = 2
+_TEAMS_PER_PLACE = 2
 
 Devices = tuple[str, ...]
 
@@ -32,13 +32,14 @@ class WarmTeams:
     def __init__(
         self,
         backend: DeviceBackend,
-        device_count: int,
+        places: int,
         launcher: RankLauncher,
         notify: Callable[[str], None],
     ) -> None:
+        """Keep no team yet. So many ranks as there are `places` have devices at the same time."""
         self._launcher = launcher
         self._teams: OrderedDict[tuple[int, Devices], Team] = OrderedDict()
-        self._most = _MOST_IDLE_RANKS if backend.shares_device else _TEAMS_PER_DEVICE * device_count
+        self._most = _MOST_IDLE_RANKS if backend.shares_device else _TEAMS_PER_PLACE * places
         self._notify = notify
 
     def devices_of_warm(self, world_size: int) -> list[Devices]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ from typing import Protocol
 import pytest_vdist
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.leases import DeviceLeases
+from pytest_vdist.backends.sharing import node_size, sharing_environment
 from pytest_vdist.options.parsers import LONGEST_TIMEOUT
 from pytest_vdist.ranks import emission
 from pytest_vdist.ranks.teams import device_slots
@@ -44,6 +46,8 @@ class TorchrunRun(Protocol):
         There are `nproc_per_node` ranks on each of `nnodes` agents of torchrun, all on this machine.
         `timeout` is the deadline in seconds, from when all ranks have started (default: --vdist-timeout).
         `env` adds environment variables; VDIST_DEVICE_TYPE is the device's type.
+        Where --vdist-ranks-per-device lets ranks share devices, each agent has no more ranks than there are
+        devices, and there are as many more agents.
         `split_group` sets VDIST_DISTRIBUTED_USE_SPLIT_GROUP to 1 or 0, None leaves it. Raises TorchrunError
         if a rank fails or does not finish, FileNotFoundError without the script, ValueError for numbers that
         the machine is too small for.
@@ -57,6 +61,8 @@ class TorchrunRunner:
     backend: DeviceBackend
     device_count: int
     default_timeout: float
+    ranks_per_device: int = 1
+    log_run: Callable[[int, float], None] = lambda _size, _seconds: None
 
     def __call__(
         self,
@@ -78,15 +84,19 @@ class TorchrunRunner:
                 f"there is no script {path}: name it from the test, Path(__file__).parent"
             )
         common = self._environment(env or {}, split_group)
-        with self._leased(nproc_per_node * nnodes) as devices:
-            environments = [
-                {**common, **self._visible(devices, node, nproc_per_node)} for node in range(nnodes)
-            ]
+        ranks = nproc_per_node * nnodes
+        with self._leased(ranks) as devices:
+            on_agent = node_size(nproc_per_node, len(devices)) if devices else nproc_per_node
+            agents = range(ranks // on_agent)
+            environments = [{**common, **self._placed(devices, agent, on_agent, ranks)} for agent in agents]
+            started = time.monotonic()
             try:
-                outputs = Launch(path, args, nproc_per_node, environments, limit).run()
+                outputs = Launch(path, args, on_agent, environments, limit).run()
             except TorchrunError as error:
                 _emit(error.outputs)
                 raise
+            finally:
+                self.log_run(ranks, time.monotonic() - started)
         _emit(outputs)
         return outputs
 
@@ -95,10 +105,12 @@ class TorchrunRunner:
             if type(number) is not int or number < 1:
                 raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
         wanted = nproc_per_node * nnodes
-        if not self.backend.shares_device and wanted > self.device_count:
+        if not self.backend.shares_device and wanted > self.device_count * self.ranks_per_device:
+            sharing = f", each for up to {self.ranks_per_device} ranks" if self.ranks_per_device > 1 else ""
             raise ValueError(
                 f"nproc_per_node={nproc_per_node} x nnodes={nnodes} needs {wanted} devices of backend "
-                f"{self.backend.name!r}, this machine has {self.device_count}; ask for fewer or mark the test"
+                f"{self.backend.name!r}, this machine has {self.device_count}{sharing}; ask for fewer or "
+                "mark the test"
             )
         if not (0 < timeout <= LONGEST_TIMEOUT):
             raise ValueError(
@@ -119,22 +131,27 @@ class TorchrunRunner:
             **env,
         }
 
-    def _visible(self, devices: Sequence[str], node: int, nproc_per_node: int) -> dict[str, str]:
+    def _placed(self, devices: Sequence[str], agent: int, on_agent: int, ranks: int) -> dict[str, str]:
+        """Return which devices the ranks of an agent see, and what they need where they share them."""
         variable = self.backend.visible_devices_variable
-        own = devices[node * nproc_per_node : (node + 1) * nproc_per_node]
-        return {variable: ",".join(own)} if variable and own else {}
+        first = agent * on_agent
+        own = [devices[(first + rank) % len(devices)] for rank in range(on_agent)] if devices else []
+        visible = {variable: ",".join(own)} if variable and own else {}
+        sharing = sharing_environment(self.backend, agent) if 0 < len(devices) < ranks else {}
+        return {**visible, **sharing}
 
     @contextlib.contextmanager
     def _leased(self, count: int) -> Iterator[tuple[str, ...]]:
-        """Hold a device for each rank, as `distributed_run` does; none are named where ranks share one."""
+        """Hold a device for each rank, or all, as `distributed_run` does; none are named on the CPU."""
         leases = DeviceLeases(self.backend.name, device_slots(self.backend, self.device_count))
         if self.backend.shares_device:
             with leases.hold(min(count, len(leases.slots)), timeout=_LEASE_TIMEOUT):
                 yield ()
             return
         movable = bool(self.backend.visible_devices_variable)
-        among = leases.slots if movable else leases.slots[:count]
-        with leases.hold(count, among=among, timeout=_LEASE_TIMEOUT) as devices:
+        wanted = min(count, len(leases.slots))
+        among = leases.slots if movable else leases.slots[:wanted]
+        with leases.hold(wanted, among=among, timeout=_LEASE_TIMEOUT) as devices:
             yield devices
 
 

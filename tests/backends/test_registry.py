@@ -183,6 +183,14 @@ def test_a_probe_that_raises_or_returns_something_else_is_named(probe: Any, prob
             'movement_dtypes must be a tuple of names of torch dtypes, such as ("float32", "int64"), '
             "got (torch.float32,)",
         ),
+        *(
+            (
+                {"sharing_environment": wrong},
+                "sharing_environment must be None, or names of variables with texts in which only {node} is "
+                f"in braces, got {wrong!r}",
+            )
+            for wrong in ({"HOST": "{share}"}, {"HOST": "{}"}, {"HOST": "{"}, {"HOST": 1}, {3: "x"}, "HOST=x")
+        ),
     ],
 )
 def test_values_of_a_backend_that_cannot_hold_are_refused(values: dict[str, Any], problem: str) -> None:

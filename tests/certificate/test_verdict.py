@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_vdist.certificate.outcomes import Outcome, worst_code
+from pytest_vdist.certificate.outcomes import RANKS_PER_DEVICE, Outcome, worst_code
 from pytest_vdist.certificate.requirements import parse_registry
 from pytest_vdist.certificate.verdict import Circumstances, exit_code, judge, profiles_of
 
@@ -101,6 +101,15 @@ def test_one_more_test_of_a_must_decides(outcome: str, verdict: str, expected: i
     assert (
         code(results, pytest_code=int(outcome in {"failed", "hang", "crash", "flaky", "error"})) == expected
     )
+
+
+def test_tests_whose_ranks_shared_devices_leave_the_profile_incomplete() -> None:
+    shared = {**result("VD-AR-001"), "properties": {RANKS_PER_DEVICE: 2}}
+    entry = core([*FINE, shared])
+    assert (entry["verdict"], code([*FINE, shared])) == ("incomplete", 10)
+    assert entry["incomplete_because"] == ["tests whose ranks shared devices: 1"]
+    failed = {**shared, "outcome": "failed"}
+    assert core([*FINE, failed])["verdict"] == "non_conformant"
 
 
 def test_a_requirement_of_which_everything_is_unsupported_makes_the_profile_partial() -> None:
