@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from pytest_vdist.ranks.outcomes import RankOutcome
     from pytest_vdist.ranks.wire import CannotTravelError
-    from pytest_vdist.ranks.world import coordinator, own_coordinator
+    from pytest_vdist.ranks.world import coordinator, own_coordinator, unwatched
     from pytest_vdist.torchrun.failures import TorchrunError
     from pytest_vdist.torchrun.notes import RankOutput
     from pytest_vdist.torchrun.run import TorchrunRun
@@ -74,6 +74,7 @@ _HOMES = {
     "init_settings": "ranks.context",
     "process_group_backend": "ranks.context",
     "process_group_timeout": "ranks.context",
+    "unwatched": "ranks.world",
 }
 
 __all__ = [
@@ -112,6 +113,7 @@ __all__ = [
     "own_coordinator",
     "process_group_backend",
     "process_group_timeout",
+    "unwatched",
 ]
 
 

@@ -83,7 +83,7 @@ class OrderedGroup:
     def all_reduce_(self, tensor: torch.Tensor) -> None:
         """Sum a contiguous `tensor` over the group, in place."""
         if tensor.numel():
-            dist.all_reduce(tensor, group=self.group)
+            _compat.all_reduce(tensor, self.group)
 
     def all_gather(self, flat: torch.Tensor) -> torch.Tensor:
         """Return rows (world_size, n) of every rank's 1-D `flat` of n elements."""

@@ -18,12 +18,14 @@ def test_all_sizes_are_those_of_nccl_tests_as_far_as_memory_is_a_ranks_own() -> 
     assert (sizes[0], sizes[-1], len(sizes)) == (8, 1 << 30, 10)
     assert [each.size for each in messages(full=True, shared_device=True)] == sizes[:8]
     assert messages(full=False, shared_device=True) == [Message(8, 5, 3), Message(65536, 5, 3)]
+    assert messages(full=False, shared_device=False) == [Message(8, 5, 3), Message(65536, 5, 3)]
 
 
 def test_short_messages_are_timed_in_more_rounds_since_they_differ_by_microseconds() -> None:
-    shortest, *_, longest = messages(full=True, shared_device=False)
-    assert (shortest.calls, shortest.rounds) == (50, 15)
-    assert (longest.calls, longest.rounds) == (2, 3)
+    alone, shared = (messages(full=True, shared_device=shared) for shared in (False, True))
+    assert (alone[0], shared[0]) == (Message(8, 50, 15), Message(8, 50, 15))
+    assert alone[-3:] == [Message(1 << 24, 50, 15), Message(1 << 27, 8, 5), Message(1 << 30, 2, 5)]
+    assert shared[-1] == Message(1 << 24, 2, 5)
 
 
 def test_rows_say_what_nccl_tests_would_say(pytester: pytest.Pytester) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ class ProcessGroupWatch:
         self._sent: Counter[tuple[str, int]] = Counter()
         self._received: Counter[tuple[str, int]] = Counter()
         self._handles: OrderedDict[int, int] = OrderedDict()
+        self._paused = False
 
     def install(self) -> None:
         """Wrap the methods for the rest of this process's life."""
@@ -67,6 +69,15 @@ class ProcessGroupWatch:
                 setattr(dist.ProcessGroup, method, self._noting(original, operation))
         dist.Work.wait = self._noting_wait(dist.Work.wait)  # type: ignore[method-assign]
         self._note_labels()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Note and count no calls, which takes longer than some calls do."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
     def begin_run(self) -> None:
         """Count from the beginning again."""
@@ -90,6 +101,8 @@ class ProcessGroupWatch:
     def _noting(self, original: Callable[..., Any], operation: str) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(group: dist.ProcessGroup, *args: Any, **kwargs: Any) -> Any:
+            if self._paused:
+                return original(group, *args, **kwargs)
             index = self._page.enter(self._entry(group, operation, args))
             try:
                 handle = original(group, *args, **kwargs)
@@ -103,7 +116,7 @@ class ProcessGroupWatch:
     def _noting_wait(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def wait(handle: dist.Work, *args: Any, **kwargs: Any) -> Any:
-            index = self._handles.get(id(handle))
+            index = None if self._paused else self._handles.get(id(handle))
             if index is not None:
                 self._page.reenter(index)
             try:
@@ -119,13 +132,13 @@ class ProcessGroupWatch:
 
         @functools.wraps(enter)
         def noted_enter(label: record_function) -> Any:
-            if label.name.startswith(_LABEL):
+            if label.name.startswith(_LABEL) and not self._paused:
                 self._page.enter(self._labelled_entry(label.name.removeprefix(_LABEL), label.args or ""))
             return enter(label)  # type: ignore[no-untyped-call]
 
         @functools.wraps(leave)
         def noted_leave(label: record_function, *raised: Any) -> Any:
-            if label.name.startswith(_LABEL):
+            if label.name.startswith(_LABEL) and not self._paused:
                 self._page.leave()
             return leave(label, *raised)
 

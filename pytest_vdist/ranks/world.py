@@ -6,6 +6,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -116,6 +117,9 @@ class World:
         """Return how many calls of process groups this run has made so far, by the name of the group."""
         return self._watch.calls()
 
+    def unwatched(self) -> AbstractContextManager[None]:
+        return self._watch.paused()
+
     def _note_groups(self) -> None:
         self._known_groups = {id(group) for group in _compat.live_process_groups()}
 
@@ -212,6 +216,15 @@ def own_coordinator(group_ranks: list[list[int]]) -> Coordinator:
     Every rank calls it with the same lists. Raises RuntimeError where there is no implementation under test.
     """
     return current_world().new_coordinator(group_ranks)
+
+
+def unwatched() -> AbstractContextManager[None]:
+    """Return a context in which this rank's collectives and messages are not noted, for measuring them.
+
+    A failure in it names the last call before it. What is sent in it must be received in it: nobody would
+    miss it. Raises RuntimeError in a process that is no rank.
+    """
+    return current_world().unwatched()
 
 
 def call_with_coordinator(

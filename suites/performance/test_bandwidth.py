@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pytest_vdist import Capabilities, Coordinator, CoordinatorRun
+from pytest_vdist import Capabilities, Coordinator, CoordinatorRun, unwatched
 from pytest_vdist.judge import compare_exact, same_bits
 from pytest_vdist.judge.cases import Case
 
@@ -112,8 +112,8 @@ def measure(
 ) -> tuple[int, float, float | None]:
     """Return the bytes of the message, and the seconds of one call: the coordinator's, and the bare one.
 
-    Both take turns, a round of calls each. The first call of each round and the last are judged, outside of
-    the time that is taken.
+    Both take turns, a round of calls each, and go first in turns. The first call of each round and the last
+    are judged, outside of the time that is taken.
     """
     collective, ranks = COLLECTIVES[operation], group.world_size
     whole = max(size // ITEM // ranks, 1) * ranks
@@ -125,17 +125,19 @@ def measure(
     if isinstance(bare_group, dist.ProcessGroup):
         ways.append(lambda x: collective.bare(bare_group, x))
     seen: list[list[float]] = [[] for _ in ways]
-    for _ in range(rounds):
-        for way, (call, seconds) in enumerate(zip(ways, seen, strict=True)):
+    turns = list(enumerate(zip(ways, seen, strict=True)))
+    for turn in range(rounds):
+        for way, (call, seconds) in turns if turn % 2 else reversed(turns):
             x = mine.clone() if collective.in_place else mine
             judge(call(x), want, operation, way)
             group.barrier()
             finish(group.device)
-            start = time.perf_counter()
-            for _ in range(calls):
-                result = call(x)
-            finish(group.device)
-            seconds.append((time.perf_counter() - start) / calls)
+            with unwatched():
+                start = time.perf_counter()
+                for _ in range(calls):
+                    result = call(x)
+                finish(group.device)
+                seconds.append((time.perf_counter() - start) / calls)
             judge(result, want, operation, way)
     medians = [statistics.median(seconds) for seconds in seen]
     return whole * ITEM, medians[0], medians[1] if len(medians) > 1 else None
