@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_vdist.certificate import assembly, output
 from pytest_vdist.certificate.output import SESSION, OutputError, ResultsFile, read_results
 from pytest_vdist.certificate.report import folder as names
+from pytest_vdist.certificate.report import junit
 from pytest_vdist.certificate.report.folder import ReportError
 from pytest_vdist.certificate.tables import FileError
 
@@ -50,6 +51,8 @@ def recover(folder: Path) -> str:
     for result in lacking:
         file.add(result)
     file.close()
+    if not (folder / names.JUNIT).is_file():  # pytest writes it last
+        output.write_text(folder / names.JUNIT, junit.text_of([*results, *lacking]))
     assembly.write(folder, report)
     verdicts = ", ".join(f"{name}: {entry['verdict']}" for name, entry in report["profiles"].items())
     return (

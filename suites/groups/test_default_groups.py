@@ -54,9 +54,7 @@ def test_a_device_splits_groups_as_it_is_declared(
         world.destroy()
         return error, left_over, gathered
 
-    by_rank = distributed_run(
-        body, str(tmp_path), world_size=world_size, init_process_group=False, timeout=20.0
-    )
+    by_rank = distributed_run(body, str(tmp_path), world_size=world_size, init_process_group=False)
     if supported:
         assert by_rank == [("", False, list(range(world_size)))] * world_size
         return

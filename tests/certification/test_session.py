@@ -229,6 +229,7 @@ def test_a_killed_session_loses_nothing_and_its_report_is_incomplete(
     assert report["finished"] is None
     assert [each["outcome"] for each in report["tests"]] == ["passed", "passed", "passed", "not_run"]
     assert report["profiles"]["core"]["incomplete_because"] == ["the session did not end"]
+    assert '<skipped type="vdist.not_run"' in (folder / "junit.xml").read_text()
     assert cli.main(["report", str(folder)]) == 4
     assert "has a report already" in capsys.readouterr().err
 

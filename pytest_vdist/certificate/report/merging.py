@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pytest_vdist.certificate import assembly, output
 from pytest_vdist.certificate.outcomes import Outcome
 from pytest_vdist.certificate.output import SESSION
 from pytest_vdist.certificate.report import folder as names
+from pytest_vdist.certificate.report import junit
 from pytest_vdist.certificate.report.folder import Report, ReportError
 from pytest_vdist.certificate.report.schema import schema_problems
 from pytest_vdist.certificate.report.shards import require_whole
@@ -48,6 +48,7 @@ def merge(out: Path, folders: Sequence[Path]) -> Report:
         else max(report["finished"] for report in reports)
     )
     session["finished"] = finished
+    junit_text = junit.joined([folder / names.JUNIT for folder in folders])
     output.prepare(out)
     waivers = _text(folders[0] / names.WAIVERS)
     if waivers:
@@ -56,7 +57,7 @@ def merge(out: Path, folders: Sequence[Path]) -> Report:
     ids = dict.fromkeys(id_ for f in folders for id_ in names.must_pass_ids(_text(f / names.MUST_PASS)))
     output.write_text(out / names.MUST_PASS, "".join(f"{id_}\n" for id_ in ids))
     output.write_text(out / names.COMMAND, "".join(_text(folder / names.COMMAND) for folder in folders))
-    output.write_text(out / names.JUNIT, _junit([folder / names.JUNIT for folder in folders]))
+    output.write_text(out / names.JUNIT, junit_text)
     output.write_json(out / SESSION, session)
     output.write_text(out / names.RESULTS, names.results_text(results))
     report = assembly.report_of(session, results, assembly.waivers_in(out), finished=finished)
@@ -183,11 +184,3 @@ def _require_equal(what: str, values: Sequence[Any], folders: Sequence[Path]) ->
                 f"{folders[0]} and {folder} differ in {what}{shown}; merge what was run of one suite on one "
                 f"kind of device, with the same manifest and waivers"
             )
-
-
-def _junit(files: Sequence[Path]) -> str:
-    whole = ET.Element("testsuites")
-    for file in files:
-        root = ET.fromstring(names.read_text(file))  # noqa: S314 - its sum agrees with the folder's
-        whole.extend([root] if root.tag == "testsuite" else list(root))
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(whole, encoding="unicode") + "\n"
