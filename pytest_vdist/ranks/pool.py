@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_vdist.backends.base import DeviceBackend
-from pytest_vdist.backends.leases import DeviceLeases
+from pytest_vdist.backends.devices import MachineDevices
 from pytest_vdist.options.parsers import LONGEST_TIMEOUT
 from pytest_vdist.ranks import emission, wire
 from pytest_vdist.ranks.debugger import Ask
@@ -23,9 +23,8 @@ from pytest_vdist.ranks.rank import RankLauncher
 from pytest_vdist.ranks.side_by_side import execute_side_by_side
 from pytest_vdist.ranks.surroundings import Surroundings, environment_changes
 from pytest_vdist.ranks.team import RankLostError, Result, Team
-from pytest_vdist.ranks.teams import Devices, WarmTeams, device_slots, warn_of_lost_ranks
+from pytest_vdist.ranks.teams import Devices, WarmTeams, warn_of_lost_ranks
 
-_LEASE_TIMEOUT = 900.0
 _MOST_RANKS_SIDE_BY_SIDE = 16
 _MOST_RANKS = 1024
 _SEED = 0
@@ -56,13 +55,11 @@ class RankPool:
         which find the modules of `preload` imported; up to `ranks_per_device` of them get the same one where
         there are more ranks than devices.
         """
-        self._backend = backend
         self._log_run, self._ask, self._post_mortem = log_run, ask, post_mortem
         self._launcher = Launcher(backend, preload=preload) if launcher is None else launcher
         places = self._launcher.places or device_count
         self._teams = WarmTeams(backend, places * ranks_per_device, self._launcher, notify)
-        self._leases = DeviceLeases(backend.name, device_slots(backend, device_count))
-        self._ranks_per_device = ranks_per_device
+        self._devices = MachineDevices(backend, device_count, ranks_per_device)
         self._serials = itertools.count(1)
         self._surroundings = Surroundings()
 
@@ -228,14 +225,8 @@ class RankPool:
                 "ask for fewer, start more, or mark the test"
             )
             raise ValueError(message)
-        devices = len(self._leases.slots)
-        too_many = world_size > devices * self._ranks_per_device and not self._backend.shares_device
-        if places is None and too_many:
-            message = (
-                f"world_size={world_size} needs {world_size} devices of backend {self._backend.name!r}, this "
-                f"machine has {devices}{_shared_by(self._ranks_per_device)}; ask for fewer or mark the test"
-            )
-            raise ValueError(message)
+        if places is None:
+            self._devices.require(world_size, f"world_size={world_size}")
         if not (isinstance(timeout, int | float) and 0 < timeout <= LONGEST_TIMEOUT):
             message = f"timeout must be a number of seconds up to {LONGEST_TIMEOUT} (a day), got {timeout!r}"
             raise ValueError(message)
@@ -246,23 +237,12 @@ class RankPool:
 
     @contextmanager
     def _leased(self, world_size: int, *, teams: int = 1) -> Iterator[Devices]:
-        """Hold a device for each rank, or all of them; on the CPU, so many places for each team to run in.
-
-        The processes of torchrun hold theirs all the time.
-        """
+        """Hold the devices of a run. The processes of torchrun hold theirs all the time."""
         if self._launcher.places is not None:
             yield ()
             return
-        if self._backend.shares_device:
-            with self._leases.hold(min(teams * world_size, len(self._leases.slots)), timeout=_LEASE_TIMEOUT):
-                yield ()
-            return
-        # Without a variable that hides devices, ranks can be placed on the first ones only.
-        movable = bool(self._backend.visible_devices_variable)
-        wanted = min(world_size, len(self._leases.slots))
-        among = self._leases.slots if movable else self._leases.slots[:wanted]
         warm = self._teams.devices_of_warm(world_size)
-        with self._leases.hold(wanted, among=among, preferred=warm, timeout=_LEASE_TIMEOUT) as devices:
+        with self._devices.hold(world_size, teams=teams, preferred=warm) as devices:
             yield devices
 
     def _dispatch(self, team: Team, world: WorldSpec, body: bytes, env: Mapping[str, str] | None) -> Run:
@@ -288,10 +268,6 @@ class RankPool:
             raise result.failure
         _raise_agreed_outcome(replies[0][1])
         return [wire.load_result(reply.value) for _, reply in replies]
-
-
-def _shared_by(ranks_per_device: int) -> str:
-    return f", each for up to {ranks_per_device} ranks" if ranks_per_device > 1 else ""
 
 
 def _end(team: Team) -> None:

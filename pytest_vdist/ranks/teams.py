@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -71,16 +70,3 @@ class WarmTeams:
 
     def pids(self) -> list[int]:
         return [pid for team in self._teams.values() for pid in team.pids]
-
-
-def device_slots(backend: DeviceBackend, device_count: int) -> list[str]:
-    """Return the names under which the devices of this machine are leased.
-
-    They are the driver's own, so that a session that may see some of them only agrees with one that sees all.
-    Where ranks share a device the slots are places to run in: four for each core, and at least eight.
-    """
-    if backend.shares_device:
-        return [str(n) for n in range(max(8, 4 * (os.cpu_count() or 1)))]
-    visible = os.environ.get(backend.visible_devices_variable, "") if backend.visible_devices_variable else ""
-    named = [name.strip() for name in visible.split(",") if name.strip()]
-    return named[:device_count] if len(named) >= device_count else [str(n) for n in range(device_count)]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pytest_vdist
 from pytest_vdist.backends.base import DeviceBackend
-from pytest_vdist.backends.leases import DeviceLeases
+from pytest_vdist.backends.devices import MachineDevices
 from pytest_vdist.backends.sharing import node_size, sharing_environment
 from pytest_vdist.options.parsers import LONGEST_TIMEOUT
 from pytest_vdist.ranks import emission
-from pytest_vdist.ranks.teams import device_slots
 from pytest_vdist.torchrun import rank
 from pytest_vdist.torchrun.failures import TorchrunError
 from pytest_vdist.torchrun.launch import Launch
@@ -24,7 +22,6 @@ from pytest_vdist.torchrun.notes import RankOutput
 
 DEVICE_TYPE = "VDIST_DEVICE_TYPE"
 SPLIT_GROUP = "VDIST_DISTRIBUTED_USE_SPLIT_GROUP"
-_LEASE_TIMEOUT = 900.0
 
 
 class TorchrunRun(Protocol):
@@ -64,6 +61,10 @@ class TorchrunRunner:
     ranks_per_device: int = 1
     log_run: Callable[[int, float], None] = lambda _size, _seconds: None
 
+    @property
+    def _devices(self) -> MachineDevices:
+        return MachineDevices(self.backend, self.device_count, self.ranks_per_device)
+
     def __call__(
         self,
         script: str | os.PathLike[str],
@@ -85,7 +86,7 @@ class TorchrunRunner:
             )
         common = self._environment(env or {}, split_group)
         ranks = nproc_per_node * nnodes
-        with self._leased(ranks) as devices:
+        with self._devices.hold(ranks) as devices:
             on_agent = node_size(nproc_per_node, len(devices)) if devices else nproc_per_node
             agents = range(ranks // on_agent)
             environments = [{**common, **self._placed(devices, agent, on_agent, ranks)} for agent in agents]
@@ -105,13 +106,7 @@ class TorchrunRunner:
             if type(number) is not int or number < 1:
                 raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
         wanted = nproc_per_node * nnodes
-        if not self.backend.shares_device and wanted > self.device_count * self.ranks_per_device:
-            sharing = f", each for up to {self.ranks_per_device} ranks" if self.ranks_per_device > 1 else ""
-            raise ValueError(
-                f"nproc_per_node={nproc_per_node} x nnodes={nnodes} needs {wanted} devices of backend "
-                f"{self.backend.name!r}, this machine has {self.device_count}{sharing}; ask for fewer or "
-                "mark the test"
-            )
+        self._devices.require(wanted, f"nproc_per_node={nproc_per_node} x nnodes={nnodes}")
         if not (0 < timeout <= LONGEST_TIMEOUT):
             raise ValueError(
                 f"timeout must be a number of seconds up to {LONGEST_TIMEOUT} (a day), got {timeout!r}"
@@ -139,20 +134,6 @@ class TorchrunRunner:
         visible = {variable: ",".join(own)} if variable and own else {}
         sharing = sharing_environment(self.backend, agent) if 0 < len(devices) < ranks else {}
         return {**visible, **sharing}
-
-    @contextlib.contextmanager
-    def _leased(self, count: int) -> Iterator[tuple[str, ...]]:
-        """Hold a device for each rank, or all, as `distributed_run` does; none are named on the CPU."""
-        leases = DeviceLeases(self.backend.name, device_slots(self.backend, self.device_count))
-        if self.backend.shares_device:
-            with leases.hold(min(count, len(leases.slots)), timeout=_LEASE_TIMEOUT):
-                yield ()
-            return
-        movable = bool(self.backend.visible_devices_variable)
-        wanted = min(count, len(leases.slots))
-        among = leases.slots if movable else leases.slots[:wanted]
-        with leases.hold(wanted, among=among, timeout=_LEASE_TIMEOUT) as devices:
-            yield devices
 
 
 def _emit(outputs: Sequence[RankOutput]) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from pytest_vdist.backends.base import DeviceBackend
+from pytest_vdist.backends.devices import device_slots
 from pytest_vdist.backends.leases import DeviceLeases
 from pytest_vdist.backends.registry import availability
 from pytest_vdist.ranks.launcher import Launcher
 from pytest_vdist.ranks.process import RankProcess
-from pytest_vdist.ranks.teams import device_slots
 from pytest_vdist.ranks.world import Rendezvous
 from pytest_vdist.role import Role
 
