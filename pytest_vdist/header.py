@@ -49,7 +49,7 @@ def _world_size_lines(options: Options) -> list[str]:
             f"vdist: world sizes{device} {_joined(selected)}{_origin(options, 'world_sizes')}"
             + _sharing_text(options, chosen, selected)
             + (f"; left out for lack of devices: {_joined(left_out)}" if left_out else "")
-            + (_advice_to_share(options, chosen, left_out) if left_out else "")
+            + (_advice_to_share(options, chosen, max(left_out)) if left_out else "")
         )
     return lines
 
@@ -60,12 +60,9 @@ def _sharing_text(options: Options, chosen: DeviceBackend, selected: tuple[int, 
     return f"; ranks share devices in {_joined(sharing)}{origin}" if sharing else ""
 
 
-def _advice_to_share(options: Options, chosen: DeviceBackend, left_out: list[int]) -> str:
-    if chosen.sharing_environment is None or options.processes is not None:
-        return ""
-    return (
-        f" (--vdist-ranks-per-device={options.ranks_on_one_device(max(left_out), chosen)} lets ranks share)"
-    )
+def _advice_to_share(options: Options, chosen: DeviceBackend, size: int) -> str:
+    option = "" if options.processes is not None else options.way_to_share(size, chosen)
+    return f" ({option} lets ranks share)" if option else ""
 
 
 def _joined(sizes: tuple[int, ...] | list[int]) -> str:

@@ -224,32 +224,25 @@ def _require_devices(chosen: DeviceBackend, options: Options) -> None:
     placed = options.world_sizes_on(chosen)
     too_large = [size for size in options.world_sizes if size not in placed]
     if options.processes is None and options.is_given("world_sizes") and too_large:
-        enough = ",".join(map(str, placed)) or found.device_count
+        enough = ",".join(map(str, placed)) or found.device_count * options.ranks_per_device
+        option = options.way_to_share(max(too_large), chosen)
         sharing = f", for {options.ranks_per_device} ranks each" if options.ranks_per_device > 1 else ""
         raise pytest.UsageError(
             f"world size must be at most the number of {chosen.name} devices, here "
             f"{found.device_count}{sharing}, got {too_large[0]} from {options.origin('world_sizes')}; "
-            f"pass --vdist-world-sizes={enough}{_or_share(chosen, options, max(too_large))}"
+            f"pass --vdist-world-sizes={enough}{option and f', or let ranks share devices: {option}'}"
         )
 
 
 def _require_sharing(chosen: DeviceBackend, options: Options) -> None:
     """Raise pytest.UsageError or BackendError where ranks are to share devices and cannot."""
-    if options.processes is not None:
+    if options.processes is not None and not chosen.shares_device:
         raise pytest.UsageError(
             f"ranks per device must be 1 where torchrun has started pytest, got {options.ranks_per_device} "
             f"from {options.origin('ranks_per_device')}: each of its processes has its own device; "
             "leave --vdist-ranks-per-device out, or pass --vdist-launcher=local"
         )
     require_sharing(chosen, options.ranks_per_device, origin=options.origin("ranks_per_device"))
-
-
-def _or_share(chosen: DeviceBackend, options: Options, size: int) -> str:
-    if chosen.sharing_environment is None:
-        return ""
-    return (
-        f", or let ranks share devices: --vdist-ranks-per-device={options.ranks_on_one_device(size, chosen)}"
-    )
 
 
 def _require_capabilities(chosen: DeviceBackend, options: Options) -> None:

@@ -11,7 +11,7 @@ from pytest_vdist.options import options_of
 QUICK = (8, 65536)
 FULL = tuple(8 * 8**power for power in range(10))
 """8 B to 1 GiB, as nccl-tests measure."""
-_LARGEST_ON_SHARED_DEVICE = 16 * 1024 * 1024
+_LARGEST_ON_CPU = 16 * 1024 * 1024
 _CALLS_OF_SHORT = 50
 _ROUNDS_OF_SHORT, _ROUNDS = 15, 5
 _BYTES_A_ROUND = 1 << 30
@@ -28,13 +28,19 @@ class Message:
     rounds: int
 
 
-def messages(*, full: bool, shared_device: bool) -> list[Message]:
+@dataclass(frozen=True)
+class Messages:
+    """What to measure, shortest first, and whether its speed says something of the device."""
+
+    sizes: list[Message]
+    telling: bool
+
+
+def messages(*, full: bool, on_cpu: bool) -> list[Message]:
     """Return what to measure; ranks on the CPU, which share its memory, get no more than 16 MiB."""
     most = _CALLS_OF_SHORT if full else 5
-    sizes = [
-        size for size in (FULL if full else QUICK) if not (shared_device and size > _LARGEST_ON_SHARED_DEVICE)
-    ]
-    bytes_a_round = _BYTES_A_ROUND_ON_CPU if shared_device else _BYTES_A_ROUND
+    sizes = [size for size in (FULL if full else QUICK) if not (on_cpu and size > _LARGEST_ON_CPU)]
+    bytes_a_round = _BYTES_A_ROUND_ON_CPU if on_cpu else _BYTES_A_ROUND
     return [_message(size, max(2, min(most, bytes_a_round // size)), full=full) for size in sizes]
 
 
@@ -46,12 +52,13 @@ def _message(size: int, calls: int, *, full: bool) -> Message:
 
 
 @pytest.fixture
-def message_sizes(request: pytest.FixtureRequest, backend: str, world_size: int) -> list[Message]:
-    """Return the messages that --vdist-performance asks for, shortest first.
+def message_sizes(request: pytest.FixtureRequest, backend: str, world_size: int) -> Messages:
+    """Return the messages that --vdist-performance asks for.
 
-    Ranks that share an accelerator take turns on it: a few short messages are judged.
+    Ranks that share an accelerator take turns on it: a few short messages are judged, and no speed is told.
     """
     options = options_of(request.config)
     device = options.backend_named(backend)
     alone = options.ranks_on_one_device(world_size, device) == 1
-    return messages(full=alone and options.performance == "full", shared_device=device.shares_device)
+    sizes = messages(full=alone and options.performance == "full", on_cpu=device.shares_device)
+    return Messages(sizes, telling=alone)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
 
+from pytest_vdist.backends.sharing import ranks_on_one_device
 from pytest_vdist.programs.compiled import execute_compiled
 from pytest_vdist.programs.explanation import describe, headline
 from pytest_vdist.programs.interpreter import execute
@@ -54,12 +55,18 @@ class ProgramFailedError(AssertionError):
         sections = {
             "": self.problem,
             f"the program, on {size} rank{'s' if size > 1 else ''}": describe(self.program),
-            "run it again": f"--vdist-replay='{self.program.to_json()}'",
+            "run it again": f"--vdist-replay='{self.program.to_json()}'{self._sharing(size)}",
             f"without pytest, by torchrun --nproc-per-node={size}": script_of(self.program, self._setting),
         }
         return "\n\n".join(
             f"{title}:\n{_indented(text)}" if title else text for title, text in sections.items()
         )
+
+    def _sharing(self, size: int) -> str:
+        devices = self._setting.devices
+        if devices is None or size <= devices:
+            return ""
+        return f" --vdist-ranks-per-device={ranks_on_one_device(size, devices)}"
 
 
 @dataclass(frozen=True)

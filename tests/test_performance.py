@@ -14,18 +14,18 @@ CHAPTER = ("--pyargs", "pytest_vdist.suites.performance", "--vdist-backend=cpu",
 
 
 def test_all_sizes_are_those_of_nccl_tests_as_far_as_memory_is_a_ranks_own() -> None:
-    sizes = [each.size for each in messages(full=True, shared_device=False)]
+    sizes = [each.size for each in messages(full=True, on_cpu=False)]
     assert (sizes[0], sizes[-1], len(sizes)) == (8, 1 << 30, 10)
-    assert [each.size for each in messages(full=True, shared_device=True)] == sizes[:8]
-    assert messages(full=False, shared_device=True) == [Message(8, 5, 3), Message(65536, 5, 3)]
-    assert messages(full=False, shared_device=False) == [Message(8, 5, 3), Message(65536, 5, 3)]
+    assert [each.size for each in messages(full=True, on_cpu=True)] == sizes[:8]
+    assert messages(full=False, on_cpu=True) == [Message(8, 5, 3), Message(65536, 5, 3)]
+    assert messages(full=False, on_cpu=False) == [Message(8, 5, 3), Message(65536, 5, 3)]
 
 
 def test_short_messages_are_timed_in_more_rounds_since_they_differ_by_microseconds() -> None:
-    alone, shared = (messages(full=True, shared_device=shared) for shared in (False, True))
-    assert (alone[0], shared[0]) == (Message(8, 50, 15), Message(8, 50, 15))
+    alone, cpu = (messages(full=True, on_cpu=on_cpu) for on_cpu in (False, True))
+    assert (alone[0], cpu[0]) == (Message(8, 50, 15), Message(8, 50, 15))
     assert alone[-3:] == [Message(1 << 24, 50, 15), Message(1 << 27, 8, 5), Message(1 << 30, 2, 5)]
-    assert shared[-1] == Message(1 << 24, 2, 5)
+    assert cpu[-1] == Message(1 << 24, 2, 5)
 
 
 def test_rows_say_what_nccl_tests_would_say(pytester: pytest.Pytester) -> None:
@@ -44,6 +44,20 @@ def test_rows_say_what_nccl_tests_would_say(pytester: pytest.Pytester) -> None:
         assert row["latency_us"] > 0 < row["bare_latency_us"]
         assert row["algbw"] == pytest.approx(row["bytes"] / row["latency_us"] / 1e3, rel=1e-3)
         assert row["busbw"] == pytest.approx(row["algbw"] * factors[row["collective"], row["ranks"]])
+
+
+def test_ranks_that_share_a_device_are_judged_and_nothing_is_told_of_their_speed(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMDEV_COUNT", "1")
+    chapter = ("--pyargs", "pytest_vdist.suites.performance", "-k", "all_reduce", "--junitxml=j.xml", "-rP")
+    shared = ("--vdist-backend=simdev", "--vdist-ranks-per-device=2", "--vdist-world-sizes=2")
+    result = pytester.runpytest_subprocess(*chapter, *shared, "--vdist-performance=full")
+    result.assert_outcomes(passed=1, deselected=3)
+    result.stdout.no_fnmatch_line("*latency*")
+    properties = {each.attrib["name"] for each in ET.parse(pytester.path / "j.xml").iterfind(".//property")}
+    assert "vdist.ranks_per_device" in properties
+    assert "vdist.bandwidth" not in properties
 
 
 def test_a_wrong_result_fails_however_fast_it_is(pytester: pytest.Pytester) -> None:

@@ -115,10 +115,12 @@ def test_each_rank_of_two_agents_has_its_devices_and_its_output(
 
 
 def test_ranks_that_share_devices_are_those_of_as_many_more_agents(tmp_path: Path) -> None:
-    shared = replace(EXCLUSIVE, sharing_environment={"ADDED": "node {node}"})
+    shared = replace(EXCLUSIVE, sharing_environment={"ADDED": "node {node}", "VDIST_DEVICE_TYPE": "taken"})
     logged: list[int] = []
     run = TorchrunRunner(shared, 2, PATIENT, ranks_per_device=2, log_run=lambda size, _: logged.append(size))
-    told = [output.stdout.splitlines() for output in run(written(tmp_path, TELL), nproc_per_node=4)]
+    outputs = run(written(tmp_path, TELL), nproc_per_node=4, env={"VDIST_DEVICE_TYPE": "of the call"})
+    told = [output.stdout.splitlines() for output in outputs]
+    assert {lines[4] for lines in told} == {"VDIST_DEVICE_TYPE of the call"}
     assert [lines[1:4] + lines[6:] for lines in told] == [
         [
             f"RANK {rank}",
@@ -199,6 +201,14 @@ def test_a_script_that_torchrun_cannot_start_shows_what_torchrun_says(tmp_path: 
 def test_wrong_arguments_are_refused(arguments: dict[str, int], error: str) -> None:
     with pytest.raises(ValueError, match=error):
         TorchrunRunner(EXCLUSIVE, 2, 60.0)(__file__, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("numbers", [(1, 2), (3, 1)])
+def test_several_agents_on_devices_that_nothing_hides_are_refused(numbers: tuple[int, int]) -> None:
+    unhidden = replace(EXCLUSIVE, visible_devices_variable="", sharing_environment={})
+    run, (ranks, nodes) = TorchrunRunner(unhidden, 2, 60.0, ranks_per_device=2), numbers
+    with pytest.raises(ValueError, match="takes several agents of torchrun, whose ranks would all get"):
+        run(__file__, nproc_per_node=ranks, nnodes=nodes)
 
 
 def test_a_script_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from string import Formatter
 
 START_METHODS = ("forkserver", "spawn")
-_SHARING = "None, or names of variables with texts in which only {node} is in braces"
+_SHARING = "None, or names of variables with texts in which nothing but {node} is in braces"
 _DTYPES = 'a tuple of names of torch dtypes, such as ("float32", "int64")'
 
 
@@ -84,13 +85,23 @@ def _names_one(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in (*module.split("."), function))
 
 
-def _is_template(environment: Mapping[str, str] | None) -> bool:
+def _is_template(environment: object) -> bool:
+    if environment is None:
+        return True
+    return isinstance(environment, Mapping) and all(
+        isinstance(name, str) and bool(name) and not {"=", "\0"} & set(name) and _is_text_of_node(value)
+        for name, value in environment.items()
+    )
+
+
+def _is_text_of_node(value: object) -> bool:
     try:
-        return environment is None or all(
-            isinstance(name, str) and bool(value.format(node=0)) for name, value in environment.items()
-        )
-    except (AttributeError, IndexError, KeyError, ValueError):
+        fields = list(Formatter().parse(value)) if isinstance(value, str) and "\0" not in value else None
+    except ValueError:  # a brace too many or too few
         return False
+    return fields is not None and all(
+        name is None or (name, form, conversion) == ("node", "", None) for _, name, form, conversion in fields
+    )
 
 
 def _is_tuple_of_names(value: object) -> bool:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.leases import DeviceLeases
+from pytest_vdist.backends.sharing import way_out
 
 _LEASE_TIMEOUT = 900.0
 
@@ -26,9 +27,11 @@ class MachineDevices:
         if self._backend.shares_device or ranks <= devices * self._ranks_per_device:
             return
         shared = f", each for up to {self._ranks_per_device} ranks" if self._ranks_per_device > 1 else ""
+        option = way_out(self._backend, ranks, devices)
+        advice = f", mark the test, or pass {option}" if option else " or mark the test"
         raise ValueError(
             f"{asked} needs {ranks} devices of backend {self._backend.name!r}, this machine has "
-            f"{devices}{shared}; ask for fewer or mark the test"
+            f"{devices}{shared}; ask for fewer{advice}"
         )
 
     @contextmanager

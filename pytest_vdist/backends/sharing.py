@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pytest_vdist.backends.base import DeviceBackend
 
+MAX_RANKS_PER_DEVICE = 16
+
 
 @dataclass(frozen=True)
 class Place:
@@ -25,6 +27,14 @@ def place_of(rank: int, world_size: int, devices: int) -> Place:
 def ranks_on_one_device(world_size: int, devices: int) -> int:
     """Return how many ranks of a world have the same device, at most."""
     return -(-world_size // devices)
+
+
+def way_out(backend: DeviceBackend, ranks: int, devices: int) -> str:
+    """Return the option with which so many ranks find devices; "" where they cannot share that many."""
+    most = ranks_on_one_device(ranks, devices) if devices else 0
+    if backend.sharing_environment is None or not 1 < most <= MAX_RANKS_PER_DEVICE:
+        return ""
+    return f"--vdist-ranks-per-device={most}"
 
 
 def node_size(ranks: int, devices: int) -> int:

@@ -41,6 +41,7 @@ def recover(folder: Path) -> str:
         finished = None if lacking else session.get("finished")
         waivers = assembly.waivers_in(folder)
         report = assembly.report_of(session, [*results, *lacking], waivers, finished=finished)
+        junit_text = junit.text_of([*results, *lacking])
     except (KeyError, TypeError, AttributeError) as error:
         raise ReportError(
             f"{folder / SESSION} is not what --vdist-certify writes: {type(error).__name__}: {error}; "
@@ -51,8 +52,8 @@ def recover(folder: Path) -> str:
     for result in lacking:
         file.add(result)
     file.close()
-    if not (folder / names.JUNIT).is_file():  # pytest writes it last
-        output.write_text(folder / names.JUNIT, junit.text_of([*results, *lacking]))
+    if not junit.is_whole(folder / names.JUNIT):  # pytest writes it last
+        output.write_text(folder / names.JUNIT, junit_text)
     assembly.write(folder, report)
     verdicts = ", ".join(f"{name}: {entry['verdict']}" for name, entry in report["profiles"].items())
     return (

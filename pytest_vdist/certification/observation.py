@@ -12,6 +12,7 @@ import torch
 
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.registry import availability
+from pytest_vdist.backends.sharing import ranks_on_one_device
 from pytest_vdist.certification import in_rank
 from pytest_vdist.implementations.protocol import Capabilities
 from pytest_vdist.implementations.spec import ImplementationSpec
@@ -24,7 +25,7 @@ from pytest_vdist.ranks.world import call_with_coordinator
 
 # As the suites do it: parts for each rank, of short and of long messages, for algorithms differ.
 _BLOCKS = (2, 32)
-_RANKS_OF_PROBES = 3
+RANKS_OF_PROBES = 3
 _WORDS = {"fp64": 53, "fp32": 24}
 
 
@@ -54,7 +55,7 @@ class Subject:
 class Observed:
     """What ranks showed. `numerics` is empty where there are devices for fewer than three.
 
-    `process_group_backend` is what the device backend declares.
+    `process_group_backend` is what the device backend declares, `float_dtypes` are those that are summed.
     """
 
     proof: dict[str, Any]
@@ -62,6 +63,7 @@ class Observed:
     numerics: dict[str, Any]
     precisions: Mapping[str, int]
     process_group_backend: str | None = None
+    float_dtypes: tuple[str, ...] = ()
 
     @property
     def doubts(self) -> list[str]:
@@ -98,7 +100,7 @@ def observe(subject: Subject) -> Observed:
     devices = availability(subject.device).device_count
     sharing = subject.device.shares_device
     places = devices * subject.ranks_per_device
-    most = _RANKS_OF_PROBES if sharing else min(places, _RANKS_OF_PROBES)
+    most = RANKS_OF_PROBES if sharing else min(places, RANKS_OF_PROBES)
     world = WorldSpec(
         subject.device.device_type,
         implementation=subject.implementation,
@@ -130,13 +132,15 @@ def observe(subject: Subject) -> Observed:
         seen = on_ranks(in_rank.totals, probes) if probes else []
     names = [each.pop("device_name") for each in by_rank]
     numerics, precisions = _numerics(probes, seen) if probes else ({}, {})
-    proof = {"ranks": most, **by_rank[0]}
+    shared = 1 if sharing else ranks_on_one_device(most, devices)
+    proof = {"ranks": most, **({"ranks_per_device": shared} if shared > 1 else {}), **by_rank[0]}
     declared = subject.device.process_group_backend
-    return Observed(proof, sorted(set(names)), numerics, precisions, declared)
+    floats = tuple(map(dtype_name, subject.float_dtypes))
+    return Observed(proof, sorted(set(names)), numerics, precisions, declared, floats)
 
 
 def _probes(subject: Subject, ranks: int) -> list[SumProbe]:
-    if ranks < _RANKS_OF_PROBES or not subject.capabilities.supports("all_reduce"):
+    if ranks < RANKS_OF_PROBES or not subject.capabilities.supports("all_reduce"):
         return []
     return [SumProbe(dtype, ranks, blocks * ranks) for dtype in subject.float_dtypes for blocks in _BLOCKS]
 
@@ -194,7 +198,7 @@ def contradictions(observed: Observed, capabilities: Capabilities, order: str, r
         claim = capabilities.accumulate.get(name, "native")
         dtype = getattr(torch, name)
         promised = math.inf if claim == "exact" else float_format_of(ACCUMULATORS[claim] or dtype).precision
-        most = SumProbe(dtype, _RANKS_OF_PROBES).most_precise
+        most = SumProbe(dtype, RANKS_OF_PROBES).most_precise
         if bits < min(promised, most):
             found.append(f"accumulate.{name}: claimed {claim!r}, sums are made with {bits} bits")
     seen = observed.numerics["order"]

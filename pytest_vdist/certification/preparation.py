@@ -120,7 +120,7 @@ def session_of(
         "order": manifest.order if manifest else "any",
         "repeatable": manifest.repeatable if manifest else False,
     }
-    accumulate = {name: claims.accumulate.get(name, "native") for name in observed.precisions}
+    accumulate = {name: claims.accumulate.get(name, "native") for name in observed.float_dtypes}
     return {
         "suite": surroundings.suite(),
         "started": assembly.now(),

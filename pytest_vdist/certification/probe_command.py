@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 from pytest_vdist.backends.base import BackendError
-from pytest_vdist.backends.registry import find_backend, require_devices, require_sharing
+from pytest_vdist.backends.registry import availability, find_backend, require_devices, require_sharing
+from pytest_vdist.backends.sharing import way_out
 from pytest_vdist.certificate.manifest import manifest_text
 from pytest_vdist.certificate.output import OutputError, write_text
-from pytest_vdist.certification.observation import Observed, Subject, observe
+from pytest_vdist.certification.observation import RANKS_OF_PROBES, Observed, Subject, observe
 from pytest_vdist.implementations.spec import ImplementationError, ImplementationSpec
 from pytest_vdist.ranks.failures import DistributedRunError
 
@@ -65,7 +66,7 @@ def probe(subject: Subject) -> str:
 def _about(observed: Observed, subject: Subject) -> str:
     proof = observed.proof
     devices = ", ".join(observed.device_names)
-    shared = f", up to {subject.ranks_per_device} on a device," if subject.ranks_per_device > 1 else ""
+    shared = f", {proof['ranks_per_device']} on a device," if "ranks_per_device" in proof else ""
     lines = [
         f"Capability manifest of {subject.device.name}, implementation {subject.implementation.name}.",
         f"Written by `vdist probe`: {proof['ranks']} ranks{shared} on {devices} showed it.",
@@ -81,7 +82,9 @@ def _about(observed: Observed, subject: Subject) -> str:
             "What one run shows is no promise: claim an order or repeatable results only if you mean it.",
         ]
     else:
-        lines.append("Numerics were not observed: that needs three devices, or --ranks-per-device.")
+        option = way_out(subject.device, RANKS_OF_PROBES, availability(subject.device).device_count)
+        shared = f", or {option.replace('--vdist-', '--')}" if option else ""
+        lines.append(f"Numerics were not observed: that needs {RANKS_OF_PROBES} devices{shared}.")
     return "\n".join(lines)
 
 

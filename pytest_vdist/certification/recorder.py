@@ -23,7 +23,7 @@ _NAMED_RANK = re.compile(r"\branks? (\d+)")
 _LONGEST_TEXT = 20_000
 _SUITES = "suites/"
 # Modes are named by --vdist-… in the command that reproduces a failure; the rest is said once in the report.
-_REPEATED = ("implementation", "manifest", "timeout", "effort", "seed", "performance")
+_REPEATED = ("implementation", "manifest", "ranks_per_device", "timeout", "effort", "seed", "performance")
 
 
 @dataclass(frozen=True)

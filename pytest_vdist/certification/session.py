@@ -293,5 +293,6 @@ def _judged(implementation: Mapping[str, Any]) -> str:
     proof = implementation["proof"]
     parts = {"communicator": proof["communicator"], "process groups": proof["process_group"]}
     told = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
-    where = f"{proof['ranks']} ranks of {', '.join(implementation['device_names'])}"
+    shared = f", {proof['ranks_per_device']} on a device," if "ranks_per_device" in proof else ""
+    where = f"{proof['ranks']} ranks{shared} of {', '.join(implementation['device_names'])}"
     return f"vdist: judged {proof['coordinator']}{told and f' ({told})'} on {where}"

@@ -7,12 +7,13 @@ import os
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pytest_vdist.backends.sharing import MAX_RANKS_PER_DEVICE
+
 _T = TypeVar("_T")
 
 COMPILE_MODES = ("eager", "aot_eager", "inductor", "cudagraph")
 ALL_COMPILE_MODES = ("all",)
 MAX_WORLD_SIZE = 1024
-MAX_RANKS_PER_DEVICE = 16
 LONGEST_TIMEOUT = 86_400
 HOSTS = ("reference", "vllm")
 LAUNCHERS = ("auto", "local", "torchrun")

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.registry import availability
-from pytest_vdist.backends.sharing import ranks_on_one_device
+from pytest_vdist.backends.sharing import ranks_on_one_device, way_out
 from pytest_vdist.implementations.spec import ImplementationSpec
 from pytest_vdist.options.parsers import Shard
 from pytest_vdist.options.row import DEFAULT, origin
@@ -91,6 +91,10 @@ class Options:
         if backend.shares_device or self.processes is not None:
             return 1
         return ranks_on_one_device(world_size, availability(backend).device_count)
+
+    def way_to_share(self, world_size: int, backend: DeviceBackend) -> str:
+        """Return the option with which a world finds devices on this machine, "" where there is none."""
+        return way_out(backend, world_size, availability(backend).device_count)
 
 
 OPTIONS = pytest.StashKey[Options]()

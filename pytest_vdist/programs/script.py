@@ -29,7 +29,7 @@ import torch
 {imports}
 
 RANK, WORLD_SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-LOCAL_RANK = int(os.environ.get("LOCAL_RANK", RANK))
+{local_rank}
 assert WORLD_SIZE == {world_size}, "run it by: torchrun --nproc-per-node={world_size}"
 wrong, kept = [], []
 
@@ -138,7 +138,9 @@ def captured(function):
 class Setting:
     """Where a program ran: `target` is "pkg.mod:factory" or "file.py:factory" of the implementation.
 
-    With a `compile_mode` it was one function that was compiled so.
+    With a `compile_mode` it was one function that was compiled so. `devices` is their number where ranks
+    share them when they are too few, with `sharing_environment`, in which {node} is the number of the node
+    that a rank is placed on; None stands for enough.
     """
 
     target: str
@@ -147,6 +149,23 @@ class Setting:
     split_group: bool = False
     accumulate: Mapping[str, str] | None = None
     compile_mode: str | None = None
+    devices: int | None = None
+    sharing_environment: Mapping[str, str] | None = None
+
+    def are_shared_by(self, ranks: int) -> bool:
+        return self.devices is not None and ranks > self.devices
+
+
+def _local_rank(ranks: int, setting: Setting) -> str:
+    """Return the lines that place a rank: on its own device, or as on several nodes with the same ones."""
+    if not setting.are_shared_by(ranks):
+        return 'LOCAL_RANK = int(os.environ.get("LOCAL_RANK", RANK))'
+    lines = [f"NODE, LOCAL_RANK = divmod(RANK, {setting.devices})  # ranks share the devices"]
+    lines += [
+        f"os.environ[{name!r}] = {value!r}.format(node=NODE)"
+        for name, value in (setting.sharing_environment or {}).items()
+    ]
+    return "\n".join(lines)
 
 
 def script_of(program: Program, setting: Setting) -> str:
@@ -157,6 +176,7 @@ def script_of(program: Program, setting: Setting) -> str:
         .format(
             imports=imports,
             world_size=program.world_size,
+            local_rank=_local_rank(program.world_size, setting),
             factory=factory,
             device_type=setting.device_type,
             split_group=setting.split_group,

@@ -73,14 +73,15 @@ class ProcessGroupWatch:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Note and count no calls, which takes longer than some calls do."""
-        self._paused = True
+        before, self._paused = self._paused, True
         try:
             yield
         finally:
-            self._paused = False
+            self._paused = before
 
     def begin_run(self) -> None:
-        """Count from the beginning again."""
+        """Count from the beginning again, also where a function has left a pause open."""
+        self._paused = False
         self._page.clear()
         for counter in (self._collectives, self._messages, self._sent, self._received, self._handles):
             counter.clear()

@@ -84,12 +84,13 @@ class TorchrunRunner:
             raise FileNotFoundError(
                 f"there is no script {path}: name it from the test, Path(__file__).parent"
             )
-        common = self._environment(env or {}, split_group)
         ranks = nproc_per_node * nnodes
         with self._devices.hold(ranks) as devices:
             on_agent = node_size(nproc_per_node, len(devices)) if devices else nproc_per_node
-            agents = range(ranks // on_agent)
-            environments = [{**common, **self._placed(devices, agent, on_agent, ranks)} for agent in agents]
+            places = [self._place(devices, agent, on_agent, ranks) for agent in range(ranks // on_agent)]
+            environments = [
+                self._environment(sharing, env or {}, visible, split_group) for sharing, visible in places
+            ]
             started = time.monotonic()
             try:
                 outputs = Launch(path, args, on_agent, environments, limit).run()
@@ -106,13 +107,38 @@ class TorchrunRunner:
             if type(number) is not int or number < 1:
                 raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
         wanted = nproc_per_node * nnodes
-        self._devices.require(wanted, f"nproc_per_node={nproc_per_node} x nnodes={nnodes}")
+        asked = f"nproc_per_node={nproc_per_node} x nnodes={nnodes}"
+        self._devices.require(wanted, asked)
+        several = nnodes > 1 or nproc_per_node > self.device_count
+        if several and not (self.backend.shares_device or self.backend.visible_devices_variable):
+            raise ValueError(
+                f"{asked} takes several agents of torchrun, whose ranks would all get the first devices: "
+                f"backend {self.backend.name!r} has no visible_devices_variable; give it one, or ask for one "
+                f"node of up to {self.device_count}"
+            )
         if not (0 < timeout <= LONGEST_TIMEOUT):
             raise ValueError(
                 f"timeout must be a number of seconds up to {LONGEST_TIMEOUT} (a day), got {timeout!r}"
             )
 
-    def _environment(self, env: Mapping[str, str], split_group: bool | None) -> dict[str, str]:
+    def _place(
+        self, devices: Sequence[str], agent: int, on_agent: int, ranks: int
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what the ranks of an agent need where others have their devices too, and what they see."""
+        variable = self.backend.visible_devices_variable
+        sharing = sharing_environment(self.backend, agent) if 0 < len(devices) < ranks else {}
+        own = [
+            devices[(agent * on_agent + rank) % len(devices)] for rank in range(on_agent if devices else 0)
+        ]
+        return sharing, {variable: ",".join(own)} if variable and own else {}
+
+    def _environment(
+        self,
+        sharing: Mapping[str, str],
+        env: Mapping[str, str],
+        visible: Mapping[str, str],
+        split_group: bool | None,
+    ) -> dict[str, str]:
         split = {} if split_group is None else {SPLIT_GROUP: str(int(split_group))}
         return {
             "OMP_NUM_THREADS": "1",  # as torchrun sets it, but without its notice
@@ -123,17 +149,10 @@ class TorchrunRunner:
             rank.SETUP: self.backend.rank_setup,
             rank.PACKAGE: str(Path(pytest_vdist.__file__).parent.parent),
             **split,
+            **sharing,
             **env,
+            **visible,
         }
-
-    def _placed(self, devices: Sequence[str], agent: int, on_agent: int, ranks: int) -> dict[str, str]:
-        """Return which devices the ranks of an agent see, and what they need where they share them."""
-        variable = self.backend.visible_devices_variable
-        first = agent * on_agent
-        own = [devices[(first + rank) % len(devices)] for rank in range(on_agent)] if devices else []
-        visible = {variable: ",".join(own)} if variable and own else {}
-        sharing = sharing_environment(self.backend, agent) if 0 < len(devices) < ranks else {}
-        return {**visible, **sharing}
 
 
 def _emit(outputs: Sequence[RankOutput]) -> None:

@@ -165,7 +165,7 @@ def test_latency_and_bandwidth(  # noqa: PLR0917 - fixtures
     coordinator_run: CoordinatorRun,
     world_size: int,
     operation: str,
-    message_sizes: list[Any],
+    message_sizes: Any,
     capabilities: Capabilities,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -173,7 +173,7 @@ def test_latency_and_bandwidth(  # noqa: PLR0917 - fixtures
     if not capabilities.supports(operation):
         pytest.skip(f"unsupported: {operation}: {capabilities.unsupported[operation]}")
     rows = []
-    for message in message_sizes:
+    for message in message_sizes.sizes:
         by_rank = coordinator_run(
             measure, operation, message.size, message.calls, message.rounds, world_size=world_size
         )
@@ -189,7 +189,9 @@ def test_latency_and_bandwidth(  # noqa: PLR0917 - fixtures
             "algbw": algbw,
             "busbw": algbw * COLLECTIVES[operation].bus_factor(world_size),
         }
-        print(*(f"{name} {value}" for name, value in row.items()), sep=", ")  # noqa: T201 - shown by -rP
         rows.append(row)
-    request.node.user_properties.append((ROWS, rows))
+        if message_sizes.telling:
+            print(*(f"{name} {value}" for name, value in row.items()), sep=", ")  # noqa: T201 - for -rP
+    if message_sizes.telling:
+        request.node.user_properties.append((ROWS, rows))
     assert [row["bytes"] for row in rows] == sorted({row["bytes"] for row in rows})

@@ -186,10 +186,23 @@ def test_a_probe_that_raises_or_returns_something_else_is_named(probe: Any, prob
         *(
             (
                 {"sharing_environment": wrong},
-                "sharing_environment must be None, or names of variables with texts in which only {node} is "
-                f"in braces, got {wrong!r}",
+                "sharing_environment must be None, or names of variables with texts in which nothing but "
+                f"{{node}} is in braces, got {wrong!r}",
             )
-            for wrong in ({"HOST": "{share}"}, {"HOST": "{}"}, {"HOST": "{"}, {"HOST": 1}, {3: "x"}, "HOST=x")
+            for wrong in (
+                {"HOST": "{share}"},
+                {"HOST": "{}"},
+                {"HOST": "{"},
+                {"HOST": "{node[0]}"},
+                {"HOST": "{node!r}"},
+                {"HOST": "{node:3}"},
+                {"HOST": "x\0"},
+                {"HOST": 1},
+                {"A=B": "x"},
+                {"": "x"},
+                {3: "x"},
+                "HOST=x",
+            )
         ),
     ],
 )

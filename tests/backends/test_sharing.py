@@ -14,7 +14,9 @@ from pytest_vdist.backends.sharing import (
     place_of,
     ranks_on_one_device,
     sharing_environment,
+    way_out,
 )
+from pytest_vdist.backends.xpu import BACKEND as XPU
 
 
 @pytest.mark.parametrize("devices", range(1, 6))
@@ -40,6 +42,12 @@ def test_ranks_of_a_node_have_a_device_each_and_nodes_are_filled_in_order(
 )
 def test_equal_nodes_are_as_large_as_the_devices_allow(ranks: int, devices: int, size: int) -> None:
     assert node_size(ranks, devices) == size
+
+
+def test_the_way_out_is_told_where_there_is_one() -> None:
+    assert way_out(CUDA, 4, 1) == "--vdist-ranks-per-device=4"
+    assert way_out(CUDA, 3, 2) == "--vdist-ranks-per-device=2"
+    assert [way_out(CUDA, 17, 1), way_out(CUDA, 2, 0), way_out(CUDA, 2, 2), way_out(XPU, 2, 1)] == [""] * 4
 
 
 def test_what_ranks_need_names_their_node() -> None:

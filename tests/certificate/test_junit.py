@@ -11,6 +11,7 @@ import pytest
 from pytest_vdist import cli
 from pytest_vdist.certificate.outcomes import Outcome
 from pytest_vdist.certificate.report import junit
+from pytest_vdist.certificate.report.folder import ReportError
 from tests.certificate.sample_reports import conformant_results, result, write_folder
 
 TAGS = {
@@ -45,7 +46,7 @@ def test_each_outcome_has_its_element_and_its_reason() -> None:
 
 def test_what_xml_cannot_say_is_left_out() -> None:
     failed = result("few/test_few.py::test_it", "failed")
-    failed["failure"] |= {"headline": "rank 1: \x1b[31m<red> & \x00", "text": "a\x08b\n"}
+    failed["failure"] |= {"headline": "rank 1: \x1b[31m<red> & \x00", "text": "a\x08b\ufffe\udc80\n"}
     (failure,) = ET.fromstring(junit.text_of([failed])).iter("failure")
     assert (failure.get("message"), failure.text) == ("rank 1: [31m<red> & ", "ab\n")
 
@@ -56,8 +57,9 @@ def test_a_shard_that_was_killed_can_be_verified_and_merged(
     tests = conformant_results()
     whole = write_folder(tmp_path / "whole", tests)
     killed = write_folder(tmp_path / "killed", tests, finished=None)
-    for name in ("SHA256SUMS", "report.json", "report.html", "junit.xml"):
+    for name in ("SHA256SUMS", "report.json", "report.html"):
         (killed / name).unlink()
+    (killed / "junit.xml").write_text("<testsuites><testsuite")
     lines = (killed / "results.jsonl").read_text().splitlines(keepends=True)
     (killed / "results.jsonl").write_text("".join(lines[:-1]))
     assert cli.main(["report", str(killed)]) == 0
@@ -65,6 +67,14 @@ def test_a_shard_that_was_killed_can_be_verified_and_merged(
     assert len(list(ET.parse(killed / "junit.xml").iter("testcase"))) == len(tests)
     assert cli.main(["merge", str(tmp_path / "out"), str(whole), str(killed)]) == 0
     assert len(list(ET.parse(tmp_path / "out" / "junit.xml").iter("testcase"))) == 2 * len(tests)
+
+
+def test_a_file_that_is_no_xml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text("<testsuites>")
+    with pytest.raises(ReportError, match=r"junit\.xml is no XML: no element found.*run `vdist report "):
+        junit.joined([tmp_path / "junit.xml"])
+    assert not junit.is_whole(tmp_path / "junit.xml")
+    assert not junit.is_whole(tmp_path / "nothing.xml")
 
 
 def test_a_folder_that_cannot_be_merged_leaves_nothing(tmp_path: Path) -> None:

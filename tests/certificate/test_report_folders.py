@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_vdist import cli
+from pytest_vdist.certificate.outcomes import RANKS_PER_DEVICE
 from pytest_vdist.certificate.report import folder as names
 from pytest_vdist.certificate.report.sums import write_sums
 from pytest_vdist.certificate.report.verification import verify
@@ -316,6 +317,29 @@ def test_merged_jobs_are_judged_as_one_and_the_worse_outcome_counts(tmp_path: Pa
     assert outcomes[failing["test"]] == "failed"
 
 
+def test_results_of_ranks_that_shared_devices_give_way_to_others(tmp_path: Path) -> None:
+    tests = conformant_results()
+    alone = write_folder(tmp_path / "alone", tests)
+    sharing = [{**each, "properties": {RANKS_PER_DEVICE: 2}} for each in tests]
+    shared = write_folder(tmp_path / "shared", sharing, bandwidth=[])
+    code, told = verify(shared)
+    assert (code, told[:2]) == (
+        10,
+        ["profile core: incomplete", f"  tests whose ranks shared devices: {_count(shared, 'core')}"],
+    )
+    assert f"<li>tests whose ranks shared devices: {_count(shared, 'core')}</li>" in (
+        shared / "report.html"
+    ).read_text(encoding="utf-8")
+    for number, order in enumerate(((alone, shared), (shared, alone))):
+        out = tmp_path / f"out{number}"
+        assert cli.main(["merge", str(out), *map(str, order)]) == 0
+        assert verify(out)[0] == 0
+
+
+def _count(folder: Path, profile: str) -> int:
+    return sum(names.read_report(folder)["profiles"][profile]["counts"].values())
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -334,7 +358,10 @@ def test_merged_jobs_are_judged_as_one_and_the_worse_outcome_counts(tmp_path: Pa
             {"implementation": {"name": "other", "backend": "cpu", "device_names": [], "proof": {}}},
             "implementation.name",
         ),
-        ({"capabilities": {"declared": {}, "observed": {}}}, "capabilities.declared"),
+        (
+            {"capabilities": {"declared": {"order": "fixed"}, "observed": {}}},
+            "capabilities.declared: accumulate, device_failures, order, repeatable;",
+        ),
     ],
 )
 def test_reports_of_different_things_are_not_merged(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pytest_vdist import ProgramFailedError
 from pytest_vdist.programs.model import Call, Groups, Input, Operand, Program
 from pytest_vdist.programs.script import Setting, script_of
 
@@ -110,6 +112,20 @@ def test_a_text_that_is_no_program_is_an_error_that_says_so(pytester: pytest.Pyt
     pytester.makepyfile(SEARCH)
     result = pytester.runpytest_subprocess("--vdist-backend=cpu", "--vdist-replay={}")
     result.stdout.fnmatch_lines(["*ValueError: this is no program (KeyError: 'world_size'): '{}'"])
+
+
+def test_a_program_of_ranks_that_shared_devices_is_done_again_by_such() -> None:
+    program = Program(world_size=3, groups=(Groups(((0, 1, 2),)),), inputs=(), calls=())
+    implementation = "pytest_vdist.implementations.reference:ReferenceImplementation"
+    setting = Setting(implementation, "mydev", devices=2, sharing_environment={"HOST_ID": "node-{node}"})
+    text = str(ProgramFailedError(program, "wrong", setting))
+    assert " --vdist-ranks-per-device=2\n" in text
+    lines = ["NODE, LOCAL_RANK = divmod(RANK, 2)  # ranks share the devices"]
+    lines.append("os.environ['HOST_ID'] = 'node-{node}'.format(node=NODE)")
+    assert "\n".join(lines) in script_of(program, setting)
+    enough = replace(setting, devices=3)
+    assert "divmod" not in script_of(program, enough)
+    assert "--vdist-ranks-per-device" not in str(ProgramFailedError(program, "wrong", enough))
 
 
 def test_a_compiled_program_is_a_script_that_compiles_it(tmp_path: Path) -> None:

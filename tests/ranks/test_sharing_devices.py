@@ -67,5 +67,5 @@ def test_more_ranks_than_may_share_are_refused(pool: RankPool) -> None:
         run(pool, 5)
     assert str(refused.value) == (
         "world_size=5 needs 5 devices of backend 'shared', this machine has 2, each for up to 2 ranks; ask "
-        "for fewer or mark the test"
+        "for fewer, mark the test, or pass --vdist-ranks-per-device=3"
     )

@@ -24,6 +24,29 @@ def test_calls_are_counted_but_for_those_that_are_not_watched(distributed_run: D
     assert distributed_run(body) == [[0, 1, 1, 2, 2]] * 2
 
 
+def test_a_pause_within_a_pause_does_not_end_it(distributed_run: DistributedRun) -> None:
+    def body() -> int:
+        with unwatched():
+            with unwatched():
+                pass
+            dist.all_reduce(torch.ones(2))
+        return sum(current_world().calls().values())
+
+    assert distributed_run(body) == [0, 0]
+
+
+def test_a_pause_that_a_function_leaves_open_ends_with_its_run(distributed_run: DistributedRun) -> None:
+    def leave_it_open() -> None:
+        unwatched().__enter__()
+
+    def body() -> int:
+        dist.all_reduce(torch.ones(2))
+        return sum(current_world().calls().values())
+
+    distributed_run(leave_it_open)
+    assert distributed_run(body) == [1, 1]
+
+
 def test_a_hang_names_the_last_call_that_was_watched(distributed_run: DistributedRun) -> None:
     def body() -> None:
         dist.barrier()

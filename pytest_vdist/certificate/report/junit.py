@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_vdist.certificate.report.folder import read_text
+from pytest_vdist.certificate.report.folder import ReportError, read_text
 
 _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n'
 _SKIPPED = frozenset({"not_run", "unsupported", "waived"})
-_NO_CHARACTERS = {code: None for code in range(32) if code not in {9, 10, 13}}
+_NO_CHARACTERS = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot say: https://www.w3.org/TR/xml/#charsets."""
 
 
@@ -32,9 +33,27 @@ def joined(files: Sequence[Path]) -> str:
     """Return the text of one JUnit file with the suites of all."""
     whole = ET.Element("testsuites")
     for file in files:
-        root = ET.fromstring(read_text(file))  # noqa: S314 - its sum agrees with the folder's
+        root = _parsed(file)
         whole.extend([root] if root.tag == "testsuite" else list(root))
     return _HEAD + ET.tostring(whole, encoding="unicode") + "\n"
+
+
+def is_whole(file: Path) -> bool:
+    """Tell whether a JUnit file is there, to its end."""
+    try:
+        return bool(_parsed(file).tag)
+    except ReportError:
+        return False
+
+
+def _parsed(file: Path) -> ET.Element:
+    try:
+        return ET.fromstring(read_text(file))  # noqa: S314 - its sum agrees with the folder's
+    except ET.ParseError as error:
+        raise ReportError(
+            f"{file} is no XML: {error}; if its session was killed, remove it and the report, "
+            f"and run `vdist report {file.parent}`"
+        ) from error
 
 
 def _add(suite: ET.Element, result: Mapping[str, Any]) -> ET.Element:
@@ -56,4 +75,4 @@ def _add(suite: ET.Element, result: Mapping[str, Any]) -> ET.Element:
 
 
 def _clean(value: object) -> str:
-    return str(value).translate(_NO_CHARACTERS)
+    return _NO_CHARACTERS.sub("", str(value))

@@ -16,6 +16,7 @@ from pytest_vdist.certificate.report.folder import Report, ReportError
 from pytest_vdist.certificate.report.schema import schema_problems
 from pytest_vdist.certificate.report.shards import require_whole
 from pytest_vdist.certificate.report.sums import sums_problems
+from pytest_vdist.certificate.verdict import shared_devices
 
 _WORSE = {outcome.value: place for place, outcome in enumerate(Outcome)}
 _EQUAL = ("suite.version", "suite.spec_version", "suite.requirements_digest", "suite.digest")
@@ -66,13 +67,20 @@ def merge(out: Path, folders: Sequence[Path]) -> Report:
 
 
 def merged_results(parts: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the results of all parts, the worse one of those that there are of the same test."""
+    """Return the results of all parts, the worse one of those that there are of the same test.
+
+    Of those that are as bad it is one whose ranks had a device each, if there is one.
+    """
     found: dict[str, dict[str, Any]] = {}
     for result in (each for part in parts for each in part):
         known = found.get(result["test"])
-        if known is None or _WORSE[result["outcome"]] > _WORSE[known["outcome"]]:
+        if known is None or _weight(result) > _weight(known):
             found[result["test"]] = result
     return list(found.values())
+
+
+def _weight(result: Mapping[str, Any]) -> tuple[int, bool]:
+    return _WORSE[result["outcome"]], not shared_devices(result)
 
 
 def merged_session(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -176,10 +184,16 @@ def _at(report: Report, path: str) -> Any:
     return value
 
 
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+
+
 def _require_equal(what: str, values: Sequence[Any], folders: Sequence[Path]) -> None:
     for value, folder in zip(values[1:], folders[1:], strict=True):
         if value != values[0]:
-            shown = "" if isinstance(value, dict) or "\n" in str(value) else f": {values[0]!r} and {value!r}"
+            shown = "" if "\n" in str(value) else f": {values[0]!r} and {value!r}"
+            if isinstance(value, dict) and isinstance(values[0], dict):
+                shown = f": {', '.join(_differing(values[0], value))}"
             raise ReportError(
                 f"{folders[0]} and {folder} differ in {what}{shown}; merge what was run of one suite on one "
                 f"kind of device, with the same manifest and waivers"

@@ -52,7 +52,10 @@ def verify(folder: Path, public_key: Path | None = None) -> tuple[int, list[str]
 
 def _of_verdicts(report: Report) -> tuple[int, list[str]]:
     verdicts = {name: entry["verdict"] for name, entry in report["profiles"].items()}
-    told = [f"profile {name}: {verdict.replace('_', ' ')}" for name, verdict in verdicts.items()]
+    told = []
+    for name, entry in report["profiles"].items():
+        told.append(f"profile {name}: {entry['verdict'].replace('_', ' ')}")
+        told += [f"  {reason}" for reason in entry["incomplete_because"]]
     if any(verdict in {"non_conformant", "error"} for verdict in verdicts.values()):
         return FAILED, told
     if report.get("shard"):
