@@ -75,7 +75,9 @@ def verdict_sentence(profile: Mapping[str, Any]) -> str:
         "partial": "What the device claims was tested and is met; it does not claim the whole profile.",
         "non_conformant": f"{_number(failed, 'requirement')} failed.",
         "incomplete": f"Not everything was tested ({missing} missing): "
-        f"what was not tested does not count as met.",
+        f"what was not tested does not count as met."
+        if missing
+        else "Every requirement was tested, but not as a certificate asks.",
         "error": "The tests themselves went wrong, so nothing is said about the device.",
     }[profile["verdict"]]
 
