@@ -201,6 +201,22 @@ def is_rewritten_by_pytest(module: types.ModuleType) -> bool:
     return type(loader).__module__ == "_pytest.assertion.rewrite"
 
 
+def tell_comparisons(note: Callable[[str, object, object], None]) -> None:
+    """Have pytest's rewritten asserts call `note(operator, left, right)` where a comparison was wrong.
+
+    pytest 8 to 9: `_pytest.assertion.util._reprcompare`, which pytest itself sets around each test, and which
+    leaves the text as it is where it returns None. Nothing happens where pytest is not loaded.
+    """
+    util: Any = sys.modules.get("_pytest.assertion.util")
+    if util is not None:
+        util._reprcompare = note
+
+
+def is_of_rewriting(frame: types.FrameType) -> bool:
+    """Tell whether a frame is of what pytest's rewritten asserts call (pytest 8 to 9)."""
+    return str(frame.f_globals.get("__name__")).startswith("_pytest.assertion.")
+
+
 def outcome_of(exception: BaseException) -> str:
     """Return "skip", "fail", "xfail" or "exit" for pytest's own outcome exceptions, else "".
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_vdist.implementations.spec import ImplementationSpec
+    from pytest_vdist.ranks.comparisons import Comparison
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,16 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class RaisedException:
-    """An exception as it left a rank. `monotonic` is in seconds, on the host's common clock."""
+    """An exception as it left a rank. `monotonic` is in seconds, on the host's common clock.
+
+    `comparison` is what the assert compared that raised it, if that travels.
+    """
 
     type_name: str
     message: str
     traceback: str
     monotonic: float
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pytest_vdist.backends.devices import MachineDevices
 from pytest_vdist.options.parsers import LONGEST_TIMEOUT
 from pytest_vdist.ranks import emission, wire
 from pytest_vdist.ranks.debugger import Ask
-from pytest_vdist.ranks.failures import RanksUnavailableError
+from pytest_vdist.ranks.failures import DistributedRunError, RanksUnavailableError
 from pytest_vdist.ranks.launcher import Launcher
 from pytest_vdist.ranks.messages import Outcome, Reply, Run, WorldSpec
 from pytest_vdist.ranks.outcomes import RankOutcome, outcomes_of
@@ -42,6 +42,7 @@ class RankPool:
         log_run: Callable[[int, float], None] = lambda _size, _seconds: None,
         ask: Ask = lambda _: "",
         post_mortem: bool = False,
+        explain: Callable[[DistributedRunError], None] = lambda _: None,
         launcher: RankLauncher | None = None,
         preload: Sequence[str] = (),
         ranks_per_device: int = 1,
@@ -50,12 +51,12 @@ class RankPool:
 
         `notify` is told how a slow start of ranks goes on, from another thread. `log_run` is told world size
         and seconds of each run, from its dispatch to its end. `ask` shows a text of a rank that is being
-        debugged and returns a line for it; with `post_mortem`, that is also any rank that raises. `launcher`
-        starts the ranks, by default as processes of this machine, whose devices are leased for each run and
-        which find the modules of `preload` imported; up to `ranks_per_device` of them get the same one where
-        there are more ranks than devices.
+        debugged and returns a line for it; with `post_mortem`, that is also any rank that raises. `explain`
+        may add to a failure before it is raised. `launcher` starts the ranks, by default as processes of this
+        machine, whose devices are leased for each run and which find the modules of `preload` imported; up to
+        `ranks_per_device` of them get the same device where there are more ranks than devices.
         """
-        self._log_run, self._ask, self._post_mortem = log_run, ask, post_mortem
+        self._log_run, self._ask, self._post_mortem, self._explain = log_run, ask, post_mortem, explain
         self._launcher = Launcher(backend, preload=preload) if launcher is None else launcher
         places = self._launcher.places or device_count
         self._teams = WarmTeams(backend, places * ranks_per_device, self._launcher, notify)
@@ -265,6 +266,7 @@ class RankPool:
         __tracebackhide__ = True
         replies = emission.emit(result.replies, result.output)
         if result.failure is not None:
+            self._explain(result.failure)
             raise result.failure
         _raise_agreed_outcome(replies[0][1])
         return [wire.load_result(reply.value) for _, reply in replies]

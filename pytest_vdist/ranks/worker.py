@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from pytest_vdist.ranks import _compat, wire
+from pytest_vdist.ranks.comparisons import ComparisonNotes
 from pytest_vdist.ranks.context import RankContext, set_current_rank
 from pytest_vdist.ranks.debugger import RankDebugger
 from pytest_vdist.ranks.isolation import ProcessState
@@ -107,6 +108,7 @@ class _Server:
         self._debugger = debugger
         self._warnings = WarningNotes()
         self._logs = LogNotes()
+        self._comparisons = ComparisonNotes()
         set_current_world(world)
 
     def serve(self, run: Run) -> Reply:
@@ -121,9 +123,9 @@ class _Server:
         try:
             self._world.enter(run.world, run.world_serial, run.master_port)
             self._state.begin_run(run.environment, run.seed)
-            value = _call(run.body)
+            value = self._call(run.body)
         except BaseException as error:
-            reply = _reply_of_exception(run, error)
+            reply = _reply_of_exception(run, error, self._comparisons)
             if run.post_mortem and reply.outcome is Outcome.RAISED:
                 self._debugger.post_mortem(error, lambda frame: _is_runner(frame.f_code.co_filename))
             return reply
@@ -136,19 +138,20 @@ class _Server:
             traffic=self._world.traffic(),
         )
 
+    def _call(self, body: bytes) -> bytes:
+        function, args, kwargs = wire.load_body(body)
+        self._comparisons.begin_run()  # now that what the function needs of pytest is loaded
+        return wire.dump_result(function(*args, **kwargs))
 
-def _call(body: bytes) -> bytes:
-    function, args, kwargs = wire.load_body(body)
-    return wire.dump_result(function(*args, **kwargs))
 
-
-def _reply_of_exception(run: Run, error: BaseException) -> Reply:
+def _reply_of_exception(run: Run, error: BaseException, comparisons: ComparisonNotes) -> Reply:
     now = time.monotonic()
     kind = _compat.outcome_of(error)
     if kind in {"skip", "xfail", "exit"}:
         outcome = {"skip": Outcome.SKIPPED, "xfail": Outcome.XFAILED, "exit": Outcome.EXITED}[kind]
         return Reply(run.serial, outcome, reason=str(error), world_reusable=False)
-    raised = RaisedException(type(error).__qualname__, _message(error), _traceback_text(error), now)
+    text = _traceback_text(error)
+    raised = RaisedException(type(error).__qualname__, _message(error), text, now, comparisons.of(error))
     return Reply(run.serial, Outcome.RAISED, raised=raised, world_reusable=False)
 
 
