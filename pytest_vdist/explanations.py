@@ -46,9 +46,8 @@ def _lines(config: pytest.Config, comparison: Comparison) -> list[str]:
         found: list[Iterable[str] | None] = config.hook.pytest_assertrepr_compare(
             config=config, op=comparison.operator, left=left, right=right
         )
-        explained = (
-            [*islice(each or (), 1, None)] for each in found
-        )  # the first is what the error itself says
+        # The first line is what the error itself says.
+        explained = ([*islice(each or (), 1, None)] for each in found)
         lines = next(filter(None, explained), [])
     except Exception as error:
         return [f"(the hook pytest_assertrepr_compare raised {type(error).__name__}: {error})"]
