@@ -1,6 +1,7 @@
 """What docs/reports tells of a machine with accelerators, in stages, each with a deadline.
 
-    python benchmarks/hardware.py FOLDER [--backend NAME] [--stages NAME,NAME] [--limit SECONDS] [--shards N]
+    python benchmarks/hardware.py FOLDER [--backend NAME] [--stages NAME,NAME] [--limit SECONDS]
+                                  [--shards N [--parts I,J]]
 
 Stages, in the order in which they run:
 
@@ -11,9 +12,9 @@ Stages, in the order in which they run:
     orders    precision and order of sums, by each algorithm and protocol of NCCL
     whole     all suites, both kinds of subgroups, all compile modes: a certification in shards
 
-Logs and reports are in FOLDER, which must not be there yet. Shards run at the same time, in network
-namespaces of their own, as root, so that they do not wait for each other's devices; the more there are, the
-slower is each.
+Logs and reports are in FOLDER. Shards run at the same time, in network namespaces of their own, as root, so
+that they do not wait for each other's devices; the more there are, the slower is each. Where a machine is had
+for minutes, each call runs some of them, --parts, and the one that finds all of them merges them.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class Machine:
     devices: int
     limit: float
     shards: int
+    parts: tuple[int, ...]
 
     def run(
         self,
@@ -170,24 +172,28 @@ def orders(machine: Machine) -> None:
 
 
 def whole(machine: Machine) -> None:
-    parts = [str(machine.folder / f"part{number}") for number in range(1, machine.shards + 1)]
+    all_parts = [machine.folder / f"part{number}" for number in range(1, machine.shards + 1)]
     modes = ("--vdist-split-group=both", "--vdist-compile=all", "--vdist-timeout=120")
 
-    def run(number: int, part: str) -> None:
+    def run(number: int) -> None:
         apart = ["unshare", "--net", sys.executable, "-c", LOOPBACK_UP] if machine.shards > 1 else []
         shard = [f"--vdist-shard={number}/{machine.shards}"] if machine.shards > 1 else []
         command = [*apart, *PYTEST, f"--vdist-backend={machine.backend}", *modes, *shard]
-        machine.run(f"whole-{number}", [*command, "--vdist-certify", part])
+        machine.run(f"whole-{number}", [*command, "--vdist-certify", str(all_parts[number - 1])])
 
-    with ThreadPoolExecutor(machine.shards) as threads:
-        list(threads.map(run, itertools.count(1), parts))
+    with ThreadPoolExecutor(len(machine.parts)) as threads:
+        list(threads.map(run, machine.parts))
     vdist = [sys.executable, "-c", "import sys; from pytest_vdist.cli import main; sys.exit(main())"]
-    for part in parts:
-        if not Path(part, "SHA256SUMS").is_file():
-            machine.run("report", [*vdist, "report", part])
-    out = str(machine.folder / "whole") if machine.shards > 1 else parts[0]
+    for number in machine.parts:
+        if not Path(all_parts[number - 1], "SHA256SUMS").is_file():
+            machine.run(f"report-{number}", [*vdist, "report", str(all_parts[number - 1])])
+    lacking = [part.name for part in all_parts if not Path(part, "SHA256SUMS").is_file()]
+    if lacking:
+        print(f"whole: not merged, {', '.join(lacking)} lacking")
+        return
+    out = str(machine.folder / "whole") if machine.shards > 1 else str(all_parts[0])
     if machine.shards > 1:
-        machine.run("merge", [*vdist, "merge", out, *parts])
+        machine.run("merge", [*vdist, "merge", out, *map(str, all_parts)])
     print(machine.run("verify", [*vdist, "verify", out]))
 
 
@@ -206,7 +212,8 @@ def main() -> None:
     parser.add_argument("--backend", default="cuda", help="a device backend, as for --vdist-backend")
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--limit", type=float, default=600.0, help="deadline of each stage, in seconds")
-    parser.add_argument("--shards", type=int, default=3, help="sessions at the same time in the stage whole")
+    parser.add_argument("--shards", type=int, default=3, help="parts of the stage whole")
+    parser.add_argument("--parts", help="those to run at the same time in this call (default: all)")
     arguments = parser.parse_args()
     wanted = arguments.stages.split(",")
     unknown = [name for name in wanted if name not in STAGES]
@@ -214,7 +221,8 @@ def main() -> None:
         parser.error(f"unknown stage {unknown[0]!r} from --stages; the stages are {', '.join(STAGES)}")
     backend = find_backend(arguments.backend, origin="--backend")
     devices = require_devices(backend, origin="--backend").device_count
-    arguments.folder.mkdir(parents=True)
+    parts = arguments.parts or ",".join(map(str, range(1, arguments.shards + 1)))
+    arguments.folder.mkdir(parents=True, exist_ok=True)
     machine = Machine(
         arguments.folder.resolve(),
         backend.name,
@@ -222,6 +230,7 @@ def main() -> None:
         devices,
         arguments.limit,
         arguments.shards,
+        tuple(map(int, parts.split(","))),
     )
     for name, stage in STAGES.items():
         if name in wanted:
