@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+from _pytest.assertion import util
+
 if TYPE_CHECKING:
     import pytest
 
@@ -81,3 +83,14 @@ def resume_progress(reporter: Any, item: pytest.Item) -> None:
     """
     reporter.currentfspath = None
     reporter.pytest_runtest_logstart(item.nodeid, item.location)
+
+
+def comparison_lines(operator: str, left: object, right: object) -> list[str]:
+    """Return what the hook `pytest_assertrepr_compare` says of a comparison, as pytest shows it in this test.
+
+    pytest 8 to 9: `_pytest.assertion.util._reprcompare`, which is there while a test runs, calls the hooks of
+    the test's own conftest files and cuts long texts. It joins lines by a mark and doubles percent signs.
+    """
+    compare: Any = util._reprcompare
+    text = None if compare is None else compare(operator, left, right)
+    return [] if text is None else str(text).replace("%%", "%").split("\n~")

@@ -201,15 +201,25 @@ def is_rewritten_by_pytest(module: types.ModuleType) -> bool:
     return type(loader).__module__ == "_pytest.assertion.rewrite"
 
 
-def tell_comparisons(note: Callable[[str, object, object], None]) -> None:
-    """Have pytest's rewritten asserts call `note(operator, left, right)` where a comparison was wrong.
+def tell_comparisons(note: Callable[[str, object, object], None], count: Callable[[], None]) -> None:
+    """Have pytest's rewritten asserts tell what they have found wrong, and leave their texts as they are.
 
-    pytest 8 to 9: `_pytest.assertion.util._reprcompare`, which pytest itself sets around each test, and which
-    leaves the text as it is where it returns None. Nothing happens where pytest is not loaded.
+    They call `note(operator, left, right)` for each comparison that is wrong, then `count()`, and raise.
+    pytest 8 to 9: `_pytest.assertion.util._reprcompare`, which pytest itself sets around each test, and
+    what formats every failed assert, `_pytest.assertion.rewrite._format_explanation`. Nothing happens where
+    pytest is not loaded.
     """
     util: Any = sys.modules.get("_pytest.assertion.util")
-    if util is not None:
-        util._reprcompare = note
+    rewrite: Any = sys.modules.get("_pytest.assertion.rewrite")
+    if util is None or rewrite is None:
+        return
+
+    def format_explanation(explanation: str) -> str:
+        count()
+        return str(util.format_explanation(explanation))
+
+    util._reprcompare = note
+    rewrite._format_explanation = format_explanation
 
 
 def is_of_rewriting(frame: types.FrameType) -> bool:
