@@ -23,6 +23,7 @@ import argparse
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -68,7 +69,8 @@ def use(marks):
 @pytest.mark.parametrize("turn", range(4))
 @pytest.mark.parametrize("share", [2, 1])
 def test_use(distributed_run, share, turn):
-    numbers = distributed_run(use, os.environ["MARKS"], world_size=int(os.environ["DEVICES"]) // share)
+    ranks = max(1, int(os.environ["DEVICES"]) // share)
+    numbers = distributed_run(use, os.environ["MARKS"], world_size=ranks)
     with open(os.environ["USED"], "a") as used:
         used.write(" ".join(numbers) + "\\n")
 """
@@ -106,11 +108,12 @@ class Machine:
             try:
                 code = str(process.wait(self.limit))
             except subprocess.TimeoutExpired:
-                process.send_signal(2)
+                process.send_signal(signal.SIGINT)
                 try:
                     process.wait(10)
                 except subprocess.TimeoutExpired:
                     process.kill()
+                    process.wait()
                 code = f"not ended within {self.limit:g} s"
         text = log.read_text(errors="replace")
         last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
@@ -221,7 +224,14 @@ def main() -> None:
         parser.error(f"unknown stage {unknown[0]!r} from --stages; the stages are {', '.join(STAGES)}")
     backend = find_backend(arguments.backend, origin="--backend")
     devices = require_devices(backend, origin="--backend").device_count
-    parts = arguments.parts or ",".join(map(str, range(1, arguments.shards + 1)))
+    every_part = range(1, arguments.shards + 1)
+    texts = arguments.parts.split(",") if arguments.parts else list(map(str, every_part))
+    wrong = [text for text in texts if text not in map(str, every_part)]
+    if wrong or not texts:
+        parser.error(
+            f"parts must be numbers from 1 to the number of shards, here {arguments.shards}, "
+            f"got {wrong[0] if wrong else ''!r} from --parts"
+        )
     arguments.folder.mkdir(parents=True, exist_ok=True)
     machine = Machine(
         arguments.folder.resolve(),
@@ -230,7 +240,7 @@ def main() -> None:
         devices,
         arguments.limit,
         arguments.shards,
-        tuple(map(int, parts.split(","))),
+        tuple(map(int, texts)),
     )
     for name, stage in STAGES.items():
         if name in wanted:

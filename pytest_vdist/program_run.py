@@ -63,10 +63,9 @@ class ProgramFailedError(AssertionError):
         )
 
     def _sharing(self, size: int) -> str:
-        devices = self._setting.devices
-        if devices is None or size <= devices:
+        if self._setting.devices is None or not self._setting.are_shared_by(size):
             return ""
-        return f" --vdist-ranks-per-device={ranks_on_one_device(size, devices)}"
+        return f" --vdist-ranks-per-device={ranks_on_one_device(size, self._setting.devices)}"
 
 
 @dataclass(frozen=True)
