@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,37 +13,74 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-# torch 2.13 renamed both and warns on the old names.
+# torch 2.13 renamed these functions, and warns on the old names, and the methods behind them.
 _all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+_renamed = hasattr(dist.ProcessGroup, "all_gather_single")
+_ALL_GATHER, _REDUCE_SCATTER = (
+    ("all_gather_single", "reduce_scatter_single")
+    if _renamed
+    else ("_allgather_base", "_reduce_scatter_base")
+)
 
-
-_SUM = dist.AllreduceOptions()
-_SUM.asyncOp = False
+# The collectives that are called most go to the process group's own methods, with which torch's functions of
+# the same names end (torch 2.11 to 2.15). Those look at their arguments and at their surroundings first, in
+# Python, which takes a third of the time of a short sum up to where the backend has it. Compilers know the
+# functions alone, and make nodes of their own of them.
 
 
 def all_reduce(tensor: torch.Tensor, group: dist.ProcessGroup) -> None:
-    """Sum a real tensor over the group, in place, as `dist.all_reduce` does.
-
-    That one looks at its arguments and at its surroundings first, in Python, which takes a third of the time
-    of a short sum up to where the backend has it. torch 2.11 to 2.15 end it by the same call of the group.
-    """
-    if torch.compiler.is_compiling():  # which knows torch's function, and makes a node of its own of it
+    """Sum a real tensor over the group, in place, as `dist.all_reduce` does."""
+    if torch.compiler.is_compiling():
         dist.all_reduce(tensor, group=group)
         return
-    work = group.allreduce([tensor], _SUM)
-    if work is not None:
-        work.wait()
+    _finish(group.allreduce([tensor], _SUM))
 
 
 def all_gather_flat(output: torch.Tensor, input_: torch.Tensor, group: dist.ProcessGroup) -> None:
     """Fill `output`, 1-D of world size times `input_.numel()`, with every rank's 1-D `input_`."""
-    _all_gather(output, input_, group=group)
+    if torch.compiler.is_compiling():
+        _all_gather(output, input_, group=group)
+        return
+    _finish(getattr(group, _ALL_GATHER)(output, input_, _GATHER))
 
 
 def reduce_scatter_flat(output: torch.Tensor, input_: torch.Tensor, group: dist.ProcessGroup) -> None:
     """Sum every rank's 1-D `input_` and fill `output` with this rank's equal part of the sum."""
-    _reduce_scatter(output, input_, op=dist.ReduceOp.SUM, group=group)
+    if torch.compiler.is_compiling():
+        _reduce_scatter(output, input_, op=dist.ReduceOp.SUM, group=group)
+        return
+    _finish(getattr(group, _REDUCE_SCATTER)(output, input_, _SCATTER))
+
+
+def broadcast(tensor: torch.Tensor, src: int, group: dist.ProcessGroup) -> None:
+    """Overwrite a contiguous tensor with that of `src`, a rank as torch counts them in the group."""
+    if torch.compiler.is_compiling():
+        dist.broadcast(tensor, group_src=src, group=group)
+        return
+    _finish(group.broadcast([tensor], _from(src)))
+
+
+def _finish(work: dist.Work | None) -> None:
+    if work is not None:
+        work.wait()
+
+
+def _synchronous(options: Any) -> Any:
+    options.asyncOp = False
+    return options
+
+
+@functools.cache
+def _from(src: int) -> Any:
+    options = _synchronous(dist.BroadcastOptions())
+    options.rootRank, options.rootTensor = src, 0
+    return options
+
+
+_SUM = _synchronous(dist.AllreduceOptions())
+_GATHER = _synchronous(distributed_c10d.AllgatherOptions())  # type: ignore[attr-defined]
+_SCATTER = _synchronous(dist.ReduceScatterOptions())
 
 
 def connects_lazily(group: dist.ProcessGroup, device: torch.device) -> bool:

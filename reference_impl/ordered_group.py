@@ -23,7 +23,7 @@ class Members(Protocol):
 
     def all_reduce_(self, tensor: torch.Tensor) -> None: ...
     def all_gather(self, flat: torch.Tensor) -> torch.Tensor: ...
-    def reduce_scatter(self, rows: torch.Tensor) -> torch.Tensor: ...
+    def reduce_scatter(self, flat: torch.Tensor) -> torch.Tensor: ...
     def gather(self, flat: torch.Tensor, dst: int) -> torch.Tensor | None: ...
     def broadcast_(self, tensor: torch.Tensor, src: int) -> None: ...
     def broadcast_bytes(self, data: torch.Tensor | None, src: int) -> torch.Tensor: ...
@@ -86,36 +86,37 @@ class OrderedGroup:
             _compat.all_reduce(tensor, self.group)
 
     def all_gather(self, flat: torch.Tensor) -> torch.Tensor:
-        """Return rows (world_size, n) of every rank's 1-D `flat` of n elements."""
-        rows = flat.new_empty(self.world_size * flat.numel())
-        if flat.numel():
-            _compat.all_gather_flat(rows, flat, self.group)
-        return self._reorder(rows.view(self.world_size, flat.numel()), self._torch_row)
+        """Return every rank's 1-D `flat`, one after the other."""
+        joined = flat.new_empty(self.world_size * flat.numel())
+        if not flat.numel():
+            return joined
+        _compat.all_gather_flat(joined, flat, self.group)
+        return self._reorder(joined, self._torch_row)
 
-    def reduce_scatter(self, rows: torch.Tensor) -> torch.Tensor:
-        """Sum every rank's contiguous `rows` (world_size, …) and return this rank's row of the sum."""
-        row = rows.new_empty(rows.shape[1:])
-        if row.numel():
-            ordered = self._reorder(rows, self._given_row)
-            _compat.reduce_scatter_flat(row.view(-1), ordered.view(-1), self.group)
-        return row
+    def reduce_scatter(self, flat: torch.Tensor) -> torch.Tensor:
+        """Sum every rank's contiguous 1-D `flat` and return this rank's of world_size equal parts."""
+        part = flat.new_empty(flat.numel() // self.world_size)
+        if part.numel():
+            _compat.reduce_scatter_flat(part, self._reorder(flat, self._given_row), self.group)
+        return part
 
     def gather(self, flat: torch.Tensor, dst: int) -> torch.Tensor | None:
-        """Return rows (world_size, n) of every rank's 1-D `flat` at `dst`, and None elsewhere."""
-        rows, parts = None, None
+        """Return every rank's 1-D `flat`, one after the other, at `dst`, and None elsewhere."""
+        joined, parts = None, None
         if self.rank_in_group == dst:
-            rows = flat.new_empty(self.world_size, flat.numel())
+            joined = flat.new_empty(self.world_size * flat.numel())
+            rows = joined.view(self.world_size, flat.numel())
             parts = [rows[row] for row in self._given_row]
         if flat.numel():
             dist.gather(flat, parts, dst=self.ranks[dst], group=self.group)
-        return rows
+        return joined
 
     def broadcast_(self, tensor: torch.Tensor, src: int) -> None:
         """Overwrite `tensor`, of any strides, with that of `src`."""
         if not tensor.numel():
             return
         flat = as_wire(tensor)
-        dist.broadcast(flat, src=self.ranks[src], group=self.group)
+        _compat.broadcast(flat, self._torch_row[src], self.group)
         if self.rank_in_group != src and not is_plain(tensor):
             write_back(tensor, from_wire(flat, tensor.dtype, tensor.shape))
 
@@ -163,6 +164,9 @@ class OrderedGroup:
         assert work is not None, "this rank is a member of the group"
         return Message(work, self.message_timeout, operation, self.scope)
 
-    def _reorder(self, rows: torch.Tensor, order: list[int]) -> torch.Tensor:
+    def _reorder(self, flat: torch.Tensor, order: list[int]) -> torch.Tensor:
+        if self._is_sorted:
+            return flat
         # Without an index tensor: a CUDA graph cannot hold its copy to the device.
-        return rows if self._is_sorted else torch.stack([rows[row] for row in order])
+        parts = flat.view(self.world_size, -1)
+        return torch.cat([parts[row] for row in order])

@@ -29,14 +29,18 @@ _COPY_DTYPES = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def as_wire(tensor: torch.Tensor) -> torch.Tensor:
     """View `tensor`, of any shape, strides and dtype, as a flat one to move; a copy unless it `is_plain`."""
-    # Not view(-1): it keeps any stride of a tensor of one element, which torch then views as no other dtype.
-    flat = compact(tensor).as_strided((tensor.numel(),), (1,))
+    flat = compact(tensor)
+    if flat.dim() != 1 or flat.stride(0) != 1:
+        # Not view(-1): it keeps any stride of a tensor of one element, which torch views as no other dtype.
+        flat = flat.as_strided((tensor.numel(),), (1,))
     return flat if flat.dtype in COMMON_DTYPES else flat.view(torch.uint8)
 
 
 def from_wire(flat: torch.Tensor, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
     """View what `as_wire` made as a tensor of `dtype` and `shape` again."""
-    return flat.view(shape) if flat.dtype == dtype else flat.view(-1).view(dtype).view(shape)
+    if flat.dtype == dtype:
+        return flat if len(shape) == 1 else flat.view(shape)
+    return flat.view(dtype).view(shape)
 
 
 def wire_numel(dtype: torch.dtype, shape: Sequence[int]) -> int:

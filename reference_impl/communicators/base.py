@@ -66,8 +66,8 @@ class DeviceCommunicatorBase:
 
     def all_gather(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
         """Return every rank's tensor, concatenated along `dim` in rank order."""
-        rows = self._members.all_gather(as_wire(input_))
-        return concatenate(rows, input_, dim)
+        joined = self._members.all_gather(as_wire(input_))
+        return concatenate(joined, input_, dim, self.world_size)
 
     def all_gatherv(
         self, input_: torch.Tensor | list[torch.Tensor], dim: int = 0, sizes: Sequence[int] | None = None
@@ -84,8 +84,7 @@ class DeviceCommunicatorBase:
         """Return this rank's chunk of the sum: `input_.shape[dim] // world_size` long along `dim`."""
         require_reducible(input_.dtype, self.reduction_dtypes, "reduce_scatter")
         rows = compact(input_ if dim % input_.dim() == 0 else input_.movedim(dim, 0))
-        chunks = rows.view(self.world_size, rows.shape[0] // self.world_size, *rows.shape[1:])
-        own = self._sum_of_own_chunk(chunks)
+        own = self._sum_of_own_rows(rows)
         return own if dim % input_.dim() == 0 else compact(own.movedim(0, dim))
 
     def reduce_scatterv(
@@ -96,10 +95,11 @@ class DeviceCommunicatorBase:
             return self.reduce_scatter(input_, dim)
         require_reducible(input_.dtype, self.reduction_dtypes, "reduce_scatterv")
         rows = input_.detach().movedim(dim, 0)
-        padded = rows.new_zeros(self.world_size, max(sizes), *rows.shape[1:])
+        longest = max(sizes)
+        padded = rows.new_zeros(self.world_size * longest, *rows.shape[1:])
         for rank, chunk in enumerate(rows.split_with_sizes(list(sizes))):
-            padded[rank, : sizes[rank]] = chunk
-        own = self._sum_of_own_chunk(padded)[: sizes[self.rank_in_group]]
+            padded[rank * longest :][: sizes[rank]] = chunk
+        own = self._sum_of_own_rows(padded)[: sizes[self.rank_in_group]]
         return fresh(own.movedim(0, dim))
 
     def reduce_scatterv_into_output(
@@ -110,8 +110,8 @@ class DeviceCommunicatorBase:
 
     def gather(self, input_: torch.Tensor, dst: int = 0, dim: int = -1) -> torch.Tensor | None:
         """Return every rank's tensor, concatenated along `dim` in rank order, at `dst`; None elsewhere."""
-        rows = self._members.gather(as_wire(input_), dst)
-        return None if rows is None else concatenate(rows, input_, dim)
+        joined = self._members.gather(as_wire(input_), dst)
+        return None if joined is None else concatenate(joined, input_, dim, self.world_size)
 
     def broadcast(self, tensor: torch.Tensor, src: int = 0) -> torch.Tensor:
         """Overwrite `tensor`, of any strides, with that of `src`, and return it."""
@@ -154,15 +154,19 @@ class DeviceCommunicatorBase:
         row_length = wire_numel(rows.dtype, rows.shape[1:])
         padded = flat.new_zeros(max(sizes) * row_length)
         padded[: flat.numel()] = flat
-        gathered = self._members.all_gather(padded)
+        gathered = self._members.all_gather(padded).view(self.world_size, -1)
         parts = [part[: size * row_length] for part, size in zip(gathered, sizes, strict=True)]
         joined = from_wire(torch.cat(parts), input_.dtype, (sum(sizes), *rows.shape[1:]))
         return compact(joined.movedim(0, dim))
 
-    def _sum_of_own_chunk(self, chunks: torch.Tensor) -> torch.Tensor:
-        """Sum (world_size, …) chunks over the ranks and return the one of this rank."""
-        summed = self._members.reduce_scatter(sum_view(chunks))
-        return torch.view_as_complex(summed) if chunks.is_complex() else summed
+    def _sum_of_own_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Sum contiguous `rows` (world_size * n, …) over the ranks and return the n of this rank."""
+        real = sum_view(rows)
+        if real.dim() == 1:
+            return self._members.reduce_scatter(real)
+        summed = self._members.reduce_scatter(real.view(-1))
+        own = summed.view(real.shape[0] // self.world_size, *real.shape[1:])
+        return torch.view_as_complex(own) if rows.is_complex() else own
 
 
 def _no_tensor_dicts(communicator: str, operation: str) -> str:
@@ -172,11 +176,14 @@ def _no_tensor_dicts(communicator: str, operation: str) -> str:
     )
 
 
-def concatenate(rows: torch.Tensor, like: torch.Tensor, dim: int) -> torch.Tensor:
-    """Join the tensors of every rank, each of the dtype and shape of `like`, along `dim`."""
+def concatenate(joined: torch.Tensor, like: torch.Tensor, dim: int, ranks: int) -> torch.Tensor:
+    """Join along `dim` what so many ranks passed, each of the dtype and shape of `like`.
+
+    `joined` has it one after the other, as `as_wire` made it.
+    """
     shape = list(like.shape)
-    shape[dim] *= rows.shape[0]
+    shape[dim] *= ranks
     if dim % like.dim() == 0:
-        return from_wire(rows, like.dtype, shape)
-    stacked = from_wire(rows, like.dtype, (rows.shape[0], *like.shape))
+        return from_wire(joined, like.dtype, shape)
+    stacked = from_wire(joined, like.dtype, (ranks, *like.shape))
     return compact(stacked.movedim(0, dim % like.dim())).view(shape)

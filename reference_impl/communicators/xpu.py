@@ -23,5 +23,5 @@ class XpuCommunicator(DeviceCommunicatorBase):
         XCCL's own gather has given wrong results (https://github.com/intel/torch-xpu-ops/issues/1903), so
         that this one gathers at all ranks, and takes the memory for it on all of them.
         """
-        rows = self._members.all_gather(as_wire(input_))
-        return concatenate(rows, input_, dim) if self.rank_in_group == dst else None
+        joined = self._members.all_gather(as_wire(input_))
+        return concatenate(joined, input_, dim, self.world_size) if self.rank_in_group == dst else None

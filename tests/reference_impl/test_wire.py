@@ -56,6 +56,9 @@ def test_a_tensor_of_one_element_survives_the_wire_whatever_its_stride(dtype: to
     tensor = of_dtype(dtype, 3, 2)[1:2, ::2]
     assert tensor.stride() == (2, 2)
     assert same_bytes(from_wire(as_wire(tensor), dtype, (1, 1)), of_dtype(dtype, 3, 2)[1, :1])
+    row = tensor[0]
+    assert row.stride() == (2,)
+    assert same_bytes(from_wire(as_wire(row), dtype, (1,)), of_dtype(dtype, 3, 2)[1, :1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

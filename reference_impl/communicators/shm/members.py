@@ -111,26 +111,26 @@ class SharedMembers:
         flat.copy_(self.all_reduce(flat))
 
     def all_gather(self, flat: torch.Tensor) -> torch.Tensor:
-        """Return rows (world_size, n) of every rank's 1-D `flat` of n elements."""
-        rows = flat.new_empty(self.world_size, flat.numel())
-        self._gather(flat, rows, _call(Operation.ALL_GATHER, flat))
-        return rows
+        """Return every rank's 1-D `flat`, one after the other."""
+        joined = flat.new_empty(self.world_size * flat.numel())
+        self._gather(flat, joined, _call(Operation.ALL_GATHER, flat))
+        return joined
 
     def gather(self, flat: torch.Tensor, dst: int) -> torch.Tensor | None:
-        """Return rows (world_size, n) of every rank's 1-D `flat` at `dst`, and None elsewhere."""
-        rows = flat.new_empty(self.world_size, flat.numel()) if self.rank_in_group == dst else None
-        self._gather(flat, rows, _call(Operation.GATHER, flat, dst))
-        return rows
+        """Return every rank's 1-D `flat`, one after the other, at `dst`, and None elsewhere."""
+        joined = flat.new_empty(self.world_size * flat.numel()) if self.rank_in_group == dst else None
+        self._gather(flat, joined, _call(Operation.GATHER, flat, dst))
+        return joined
 
-    def reduce_scatter(self, rows: torch.Tensor) -> torch.Tensor:
-        """Sum every rank's contiguous `rows` (world_size, …) and return this rank's row of the sum."""
-        row = rows.new_empty(rows.shape[1:])
-        flat_rows, total = rows.view(self.world_size, -1), row.view(-1)
-        call = _call(Operation.REDUCE_SCATTER, rows)
+    def reduce_scatter(self, flat: torch.Tensor) -> torch.Tensor:
+        """Sum every rank's contiguous 1-D `flat` and return this rank's of world_size equal parts."""
+        total = flat.new_empty(flat.numel() // self.world_size)
+        rows = flat.view(self.world_size, total.numel())
+        call = _call(Operation.REDUCE_SCATTER, flat)
         with self._collective(call):
             for start, end in self._chunks(total.numel(), self._slot(total) // self.world_size):
-                self._sum_own_row(flat_rows[:, start:end], total[start:end], call)
-        return row
+                self._sum_own_row(rows[:, start:end], total[start:end], call)
+        return total
 
     def broadcast_(self, tensor: torch.Tensor, src: int) -> None:
         """Overwrite `tensor`, of any strides, with that of `src`."""
@@ -214,7 +214,8 @@ class SharedMembers:
             if self.rank_in_group != src:
                 flat[start:end].copy_(slot)
 
-    def _gather(self, flat: torch.Tensor, rows: torch.Tensor | None, call: Call) -> None:
+    def _gather(self, flat: torch.Tensor, joined: torch.Tensor | None, call: Call) -> None:
+        rows = None if joined is None else joined.view(self.world_size, flat.numel())
         with self._collective(call):
             for start, end in self._chunks(flat.numel(), self._slot(flat)):
                 slots = self._shared.next_slots(flat.dtype)[:, : end - start]
