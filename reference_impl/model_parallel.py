@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .coordinator import GroupCoordinator
-from .environment import create_group, get_world_group
+from .environment import create_group, destroy_groups, get_world_group
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class ModelParallel:
         return self.tensor.world_size, self.pipeline.world_size, self.data.world_size
 
     def destroy(self) -> None:
-        for group in (self.tensor, self.pipeline, self.data, self.expert):
-            group.destroy()
+        destroy_groups((self.tensor, self.pipeline, self.data, self.expert))
 
 
 class _State:

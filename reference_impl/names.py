@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Protocol
 
+import torch
+
 
 class Group(Protocol):
     """What has a name and can be destroyed."""
 
     unique_name: str
+    device: torch.device
 
     def destroy(self) -> None: ...
 

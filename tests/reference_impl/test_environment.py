@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,10 @@ def test_destroying_the_environment_destroys_every_coordinator(start: Start) -> 
         group.all_reduce(torch.ones(1))
 
 
-def test_groups_that_nobody_refers_to_are_destroyed_in_their_turn(
+def test_groups_that_nobody_refers_to_are_destroyed_as_all_others(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ranks may forget different ones, and NCCL's groups must be destroyed in one order on all."""
+    """Ranks may forget different ones, and NCCL's groups wait for each other when they are destroyed."""
     start()
     create_group([[0]], "forgotten")
     kept = create_group([[0]], "kept")
@@ -118,7 +119,43 @@ def test_groups_that_nobody_refers_to_are_destroyed_in_their_turn(
     destroy_distributed_environment()
     assert kept.is_destroyed
     names = [description.removesuffix(":device") for description in destroyed if "cpu" not in description]
-    assert names == ["world:0", "forgotten:0", "kept:0", "the default group"]
+    assert sorted(names[:-1]) == ["forgotten:0", "kept:0", "world:0"]
+    assert names[-1] == "the default group"
+
+
+def test_groups_are_destroyed_at_the_same_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL waits half a second in each."""
+    start()
+    create_group([[0]], "tp")
+    all_there = threading.Barrier(2)
+    destroy = GroupCoordinator.destroy
+
+    def destroy_when_all_are_there(self: GroupCoordinator) -> None:
+        all_there.wait(20)
+        destroy(self)
+
+    monkeypatch.setattr(GroupCoordinator, "destroy", destroy_when_all_are_there)
+    destroy_distributed_environment()
+    assert not all_there.broken
+
+
+def test_what_a_group_raises_when_it_is_destroyed_is_raised_after_all_have_ended(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    first, second = create_group([[0]], "first"), create_group([[0]], "second")
+    destroy = GroupCoordinator.destroy
+
+    def destroy_one(self: GroupCoordinator) -> None:
+        if self is first:
+            raise RuntimeError("the device is gone")
+        destroy(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GroupCoordinator, "destroy", destroy_one)
+        with pytest.raises(RuntimeError, match="the device is gone"):
+            destroy_distributed_environment()
+    assert second.is_destroyed
 
 
 def test_destroying_without_an_environment_does_nothing() -> None:

@@ -3,11 +3,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from pytest_vdist.reference_impl import names
 
 
 class Group:
+    device = torch.device("cpu")
+
     def __init__(self, unique_name: str) -> None:
         self.unique_name = unique_name
 
