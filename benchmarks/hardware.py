@@ -5,16 +5,16 @@
 
 Stages, in the order in which they run:
 
-    core      the profile core, alone: its wall time
+    core      the profile core, by one process and by several that share the devices: its wall time
     speed     latency and bus bandwidth at all sizes, on the largest world size
     groups    what 1, 8 and 64 subgroups cost by new_group and by split_group
     leases    tests of half of the devices and of all of them, by two workers and by one
     orders    precision and order of sums, by each algorithm and protocol of NCCL
     whole     all suites, both kinds of subgroups, all compile modes: a certification in shards
 
-Logs and reports are in FOLDER. Shards run at the same time, in network namespaces of their own, as root, so
-that they do not wait for each other's devices; the more there are, the slower is each. Where a machine is had
-for minutes, each call runs some of them, --parts, and the one that finds all of them merges them.
+Logs and reports are in FOLDER. Shards run at the same time and share the devices; the more there are, the
+slower is each. Where a machine is had for minutes, each call runs some of them, --parts, and the one that
+finds all of them merges them.
 """
 
 from __future__ import annotations
@@ -37,12 +37,6 @@ from pytest_vdist.backends.registry import find_backend, require_devices
 
 BENCHMARKS = Path(__file__).parent
 PYTEST = (sys.executable, "-m", "pytest", "-q")
-LOOPBACK_UP = """
-import fcntl, os, socket, struct, sys
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:  # SIOCSIFFLAGS: up and running
-    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", 0x41))
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
 LEASES = """
 import os
 
@@ -126,6 +120,8 @@ class Machine:
 
 def core(machine: Machine) -> None:
     machine.pytest("core", "--vdist-profile=core", "--vdist-certify", str(machine.folder / "core"))
+    at_once = (f"-n{machine.shards}", f"--vdist-runs-per-device={machine.shards}")
+    machine.pytest("core-shared", "--vdist-profile=core", *at_once)
 
 
 def speed(machine: Machine) -> None:
@@ -177,12 +173,11 @@ def orders(machine: Machine) -> None:
 def whole(machine: Machine) -> None:
     all_parts = [machine.folder / f"part{number}" for number in range(1, machine.shards + 1)]
     modes = ("--vdist-split-group=both", "--vdist-compile=all", "--vdist-timeout=120")
+    sharing = f"--vdist-runs-per-device={len(machine.parts)}"
 
     def run(number: int) -> None:
-        apart = ["unshare", "--net", sys.executable, "-c", LOOPBACK_UP] if machine.shards > 1 else []
-        shard = [f"--vdist-shard={number}/{machine.shards}"] if machine.shards > 1 else []
-        command = [*apart, *PYTEST, f"--vdist-backend={machine.backend}", *modes, *shard]
-        machine.run(f"whole-{number}", [*command, "--vdist-certify", str(all_parts[number - 1])])
+        shard = [f"--vdist-shard={number}/{machine.shards}", sharing] if machine.shards > 1 else []
+        machine.pytest(f"whole-{number}", *modes, *shard, "--vdist-certify", str(all_parts[number - 1]))
 
     with ThreadPoolExecutor(len(machine.parts)) as threads:
         list(threads.map(run, machine.parts))
@@ -215,7 +210,7 @@ def main() -> None:
     parser.add_argument("--backend", default="cuda", help="a device backend, as for --vdist-backend")
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--limit", type=float, default=600.0, help="deadline of each stage, in seconds")
-    parser.add_argument("--shards", type=int, default=3, help="parts of the stage whole")
+    parser.add_argument("--shards", type=int, default=3, help="parts of the stage whole, workers of core")
     parser.add_argument("--parts", help="those to run at the same time in this call (default: all)")
     arguments = parser.parse_args()
     wanted = arguments.stages.split(",")

@@ -21,6 +21,7 @@ def header_lines(options: Options) -> list[str]:
         f"vdist: subgroups by {subgroups}{_origin(options, 'split_group')}",
         f"vdist: compile {', '.join(options.compile_modes)}{_origin(options, 'compile_modes')}",
         *_world_size_lines(options),
+        *_run_lines(options),
         f"vdist: deadline of a run {options.timeout:g} s{_origin(options, 'timeout')}",
         *_limit_lines(options),
         (
@@ -28,6 +29,12 @@ def header_lines(options: Options) -> list[str]:
             f"seed {options.seed}{_origin(options, 'seed')}"
         ),
     ]
+
+
+def _run_lines(options: Options) -> list[str]:
+    if options.runs_per_device == 1:
+        return []
+    return [f"vdist: runs at once on a device {options.runs_per_device}{_origin(options, 'runs_per_device')}"]
 
 
 def _limit_lines(options: Options) -> list[str]:

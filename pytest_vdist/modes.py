@@ -219,8 +219,9 @@ def refuse_what_is_missing(options: Options) -> None:
 
 def _require_devices(chosen: DeviceBackend, options: Options) -> None:
     found = require_devices(chosen, origin=options.origin("backend"))
-    if options.ranks_per_device > 1:
-        _require_sharing(chosen, options)
+    if options.processes is not None and not chosen.shares_device:
+        _require_devices_of_their_own(options)
+    require_sharing(chosen, options.ranks_per_device, origin=options.origin("ranks_per_device"))
     placed = options.world_sizes_on(chosen)
     too_large = [size for size in options.world_sizes if size not in placed]
     if options.processes is None and options.is_given("world_sizes") and too_large:
@@ -234,15 +235,16 @@ def _require_devices(chosen: DeviceBackend, options: Options) -> None:
         )
 
 
-def _require_sharing(chosen: DeviceBackend, options: Options) -> None:
-    """Raise pytest.UsageError or BackendError where ranks are to share devices and cannot."""
-    if options.processes is not None and not chosen.shares_device:
-        raise pytest.UsageError(
-            f"ranks per device must be 1 where torchrun has started pytest, got {options.ranks_per_device} "
-            f"from {options.origin('ranks_per_device')}: each of its processes has its own device; "
-            "leave --vdist-ranks-per-device out, or pass --vdist-launcher=local"
-        )
-    require_sharing(chosen, options.ranks_per_device, origin=options.origin("ranks_per_device"))
+def _require_devices_of_their_own(options: Options) -> None:
+    """Raise pytest.UsageError where the processes of torchrun are to share devices."""
+    for what in ("ranks", "runs"):
+        name = f"{what}_per_device"
+        if getattr(options, name) > 1:
+            raise pytest.UsageError(
+                f"{what} per device must be 1 where torchrun has started pytest, got "
+                f"{getattr(options, name)} from {options.origin(name)}: each of its processes has its own "
+                f"device; leave --vdist-{what}-per-device out, or pass --vdist-launcher=local"
+            )
 
 
 def _require_capabilities(chosen: DeviceBackend, options: Options) -> None:

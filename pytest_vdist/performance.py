@@ -55,10 +55,13 @@ def _message(size: int, calls: int, *, full: bool) -> Message:
 def message_sizes(request: pytest.FixtureRequest, backend: str, world_size: int) -> Messages:
     """Return the messages that --vdist-performance asks for.
 
-    Ranks that share an accelerator take turns on it: a few short messages are judged, and no speed is told.
+    Ranks and runs that share an accelerator take turns on it: a few short messages are judged, and their
+    speed is not told.
     """
     options = options_of(request.config)
     device = options.backend_named(backend)
-    alone = options.ranks_on_one_device(world_size, device) == 1
+    alone = options.ranks_on_one_device(world_size, device) == 1 and (
+        options.runs_per_device == 1 or device.shares_device
+    )
     sizes = messages(full=alone and options.performance == "full", on_cpu=device.shares_device)
     return Messages(sizes, telling=alone)

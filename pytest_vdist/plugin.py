@@ -16,7 +16,7 @@ from pytest_vdist import (
     property_tests,
     repeats,
     run_log,
-    sharding,
+    selection,
     suite_items,
     terminal,
 )
@@ -27,6 +27,7 @@ from pytest_vdist.fixtures import (
     coordinator_run,
     distributed_run,
     implementation,
+    most_ranks,
     movement_dtypes,
     outcomes_run,
     outcomes_side_by_side,
@@ -53,6 +54,7 @@ __all__ = [
     "implementation",
     "interface_inspection",
     "message_sizes",
+    "most_ranks",
     "movement_dtypes",
     "outcomes_run",
     "outcomes_side_by_side",
@@ -140,7 +142,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not suite_items.is_xdist_worker(config):
         paths = (item.path for item in items)
         suite_items.refuse_suites_that_cannot_judge(options.options_of(config), paths)
-    sharding.keep_shard(config, items)
+    selection.keep_selected(config, items)
     nodes.skip_for_want_of_nodes(config, items)
     suite_items.skip_unsupported(options.options_of(config), items)
     property_tests.lift_deadlines(items)

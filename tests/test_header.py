@@ -88,3 +88,11 @@ def test_the_header_says_how_many_ranks_share_a_device_or_that_they_could(
     )
     shared = vdist_lines(pytester.runpytest("--vdist-backend=sharable", "--vdist-ranks-per-device=3"))
     assert "world sizes 1, 2, 3, 4; ranks share devices in 3, 4 [command line]" in shared
+
+
+def test_the_header_says_how_many_runs_have_a_device_at_once_if_more_than_one_may(
+    pytester: pytest.Pytester,
+) -> None:
+    lines = vdist_lines(pytester.runpytest("--vdist-runs-per-device=3"))
+    assert "runs at once on a device 3 [command line]" in lines
+    assert not any("runs at once" in line for line in vdist_lines(pytester.runpytest("--vdist-seed=1")))

@@ -196,6 +196,24 @@ def test_the_cpu_needs_no_permission_to_be_shared(pytester: pytest.Pytester) -> 
     assert collected(pytester, *arguments) == ["test_sizes[cpu-2]", "test_sizes[cpu-64]"]
 
 
+def test_a_test_can_ask_for_how_many_ranks_there_are_devices(
+    pytester: pytest.Pytester, sharable: None
+) -> None:
+    pytester.makepyfile("def test_most(backend, most_ranks): print(f'{backend}: {most_ranks}')")
+    result = pytester.runpytest("-s", "--vdist-backend=cpu,sharable", "--vdist-ranks-per-device=3")
+    result.stdout.fnmatch_lines(["*cpu: 1024", "*sharable: 6"])
+
+
+def test_nodes_are_not_played_where_there_are_too_few_devices_for_their_ranks(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMDEV_COUNT", "3")
+    nodes = ("--pyargs", "pytest_vdist.suites.nodes", "--vdist-backend=simdev", "-rs")
+    result = pytester.runpytest_subprocess(*nodes)
+    result.assert_outcomes(skipped=2)
+    result.stdout.fnmatch_lines(["*not run: needs 4 ranks, and there are devices or processes for 3"])
+
+
 @pytest.mark.parametrize(
     ("marker", "problem"),
     [

@@ -12,6 +12,7 @@ GIVEN = {
     "compile_modes": ("all", "all"),
     "world_sizes": ("2", "2"),
     "ranks_per_device": ("3", "3"),
+    "runs_per_device": ("2", "2"),
     "timeout": ("5", "5"),
     "distributed_timeout_seconds": ("600", "600"),
     "cpu_distributed_timeout_seconds": ("7.5", "7.5"),
@@ -84,6 +85,7 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
             "--vdist-compile=eager,inductor",
             "--vdist-world-sizes=2, 4",
             "--vdist-ranks-per-device=16",
+            "--vdist-runs-per-device=8",
             "--vdist-timeout=2.5",
             "--vdist-distributed-timeout-seconds=86400",
             "--vdist-cpu-distributed-timeout-seconds=0.5",
@@ -107,7 +109,7 @@ def test_every_option_can_be_set_on_the_command_line(pytester: pytest.Pytester) 
     assert options.split_group == (False, True)
     assert options.compile_modes == ("eager", "inductor")
     assert options.world_sizes == (2, 4)
-    assert options.ranks_per_device == 16
+    assert (options.ranks_per_device, options.runs_per_device) == (16, 8)
     assert options.timeout == 2.5
     assert options.limits == GroupLimits(86_400, 0.5)
     assert (options.verify, options.control) == (4, True)

@@ -46,17 +46,18 @@ def test_rows_say_what_nccl_tests_would_say(pytester: pytest.Pytester) -> None:
         assert row["busbw"] == pytest.approx(row["algbw"] * factors[row["collective"], row["ranks"]])
 
 
-def test_ranks_that_share_a_device_are_judged_and_nothing_is_told_of_their_speed(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("devices", "sharing"), [("1", "ranks"), ("2", "runs")])
+def test_ranks_and_runs_that_share_a_device_are_judged_and_nothing_is_told_of_their_speed(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, devices: str, sharing: str
 ) -> None:
-    monkeypatch.setenv("SIMDEV_COUNT", "1")
+    monkeypatch.setenv("SIMDEV_COUNT", devices)
     chapter = ("--pyargs", "pytest_vdist.suites.performance", "-k", "all_reduce", "--junitxml=j.xml", "-rP")
-    shared = ("--vdist-backend=simdev", "--vdist-ranks-per-device=2", "--vdist-world-sizes=2")
+    shared = ("--vdist-backend=simdev", f"--vdist-{sharing}-per-device=2", "--vdist-world-sizes=2")
     result = pytester.runpytest_subprocess(*chapter, *shared, "--vdist-performance=full")
     result.assert_outcomes(passed=1, deselected=3)
     result.stdout.no_fnmatch_line("*latency*")
     properties = {each.attrib["name"] for each in ET.parse(pytester.path / "j.xml").iterfind(".//property")}
-    assert "vdist.ranks_per_device" in properties
+    assert ("vdist.ranks_per_device" in properties) == (sharing == "ranks")
     assert "vdist.bandwidth" not in properties
 
 

@@ -14,12 +14,20 @@ _LEASE_TIMEOUT = 900.0
 
 
 class MachineDevices:
-    """The devices of one backend on this machine, leased to one run at a time across all sessions."""
+    """The devices of one backend on this machine, leased across all sessions."""
 
-    def __init__(self, backend: DeviceBackend, device_count: int, ranks_per_device: int = 1) -> None:
-        """Lease nothing yet. Up to `ranks_per_device` ranks get the same device where there are too few."""
+    def __init__(
+        self, backend: DeviceBackend, device_count: int, ranks_per_device: int = 1, runs_per_device: int = 1
+    ) -> None:
+        """Lease nothing yet.
+
+        Up to `ranks_per_device` ranks get the same device where there are too few, and up to
+        `runs_per_device` runs at once, of sessions that all let them.
+        """
         self._backend, self._ranks_per_device = backend, ranks_per_device
-        self._leases = DeviceLeases(backend.name, device_slots(backend, device_count))
+        # What runs lease on the CPU is a place to run in, of which each has its own.
+        runs_per_slot = 0 if backend.shares_device else runs_per_device
+        self._leases = DeviceLeases(backend.name, device_slots(backend, device_count), runs_per_slot)
 
     def require(self, ranks: int, asked: str) -> None:
         """Raise ValueError where there are too few devices; `asked` says what needs so many ranks."""

@@ -4,6 +4,10 @@ A lease is a bound socket in Linux's abstract namespace: whoever can bind the sl
 kernel takes it back when the holder ends, however it ends. Nothing is on disk. Who waits is connected to the
 holder and notices the end of the connection. One waiter at a time collects slots: the others queue behind it
 in order, so a run that needs all devices is not starved by runs that need a few.
+
+Runs that may share have the name of a share of the slot, of which there are as many as runs may have it at
+once. Only who collects takes anything, so it can look at the shares of a slot before it takes all of it, and
+at the whole before it takes a share.
 """
 
 from __future__ import annotations
@@ -12,13 +16,15 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from multiprocess.connection import wait
 
+from pytest_vdist.backends.sharing import MAX_RUNS_PER_DEVICE
+
 _QUEUE_LENGTH = 128
-_RETRY = 0.01  # the holder's queue is full, or it has just gone: rare, and nothing to wait on
+_RETRY = 0.01  # a holder's queue is full, or it has just gone: rare, and nothing to wait on
 
 
 class LeaseTimeoutError(Exception):
@@ -28,8 +34,10 @@ class LeaseTimeoutError(Exception):
 class DeviceLeases:
     """The slots of one kind of device, shared by all sessions of this user on this machine."""
 
-    def __init__(self, kind: str, slots: Sequence[str]) -> None:
+    def __init__(self, kind: str, slots: Sequence[str], runs_per_slot: int = 1) -> None:
+        """Take nothing yet. Up to `runs_per_slot` runs have a slot at once; 0: nobody ever shares."""
         self._kind = kind
+        self._runs_per_slot = runs_per_slot
         self._slots = tuple(slots)
         self._prefix = f"\0pytest-vdist/{os.getuid()}/{kind}/"
 
@@ -48,9 +56,9 @@ class DeviceLeases:
     ) -> Iterator[tuple[str, ...]]:
         """Hold `count` slots, in the order of `slots`, while the context is open.
 
-        `among` are those that will do, by default all. A free set of `preferred` is taken first. Raises
-        LeaseTimeoutError, naming the processes that hold slots, after `timeout` seconds, and ValueError if
-        there are not so many slots.
+        `among` are those that will do, by default all. A free set of `preferred` is taken first, and slots
+        that fewer runs share before others. Raises LeaseTimeoutError, naming the processes that hold slots,
+        after `timeout` seconds, and ValueError if there are not so many slots.
         """
         candidates = self._slots if among is None else tuple(among)
         if count > len(candidates):
@@ -64,8 +72,7 @@ class DeviceLeases:
         try:
             yield tuple(slot for slot in self._slots if slot in held)
         finally:
-            for each in held.values():
-                each.close()
+            _let_go(held)
 
     def _enter(self, deadline: float) -> socket.socket:
         """Become the one that collects; wait in the queue of the one who does."""
@@ -74,7 +81,7 @@ class DeviceLeases:
             if turnstile is not None:
                 return turnstile
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting:
-                if not _connect(waiting, self._prefix + "turnstile"):
+                if not _connected({self._prefix + "turnstile": waiting}):
                     self._pause(deadline, [])
                     continue
                 self._wait([waiting], deadline)
@@ -87,42 +94,56 @@ class DeviceLeases:
     ) -> dict[str, socket.socket]:
         held = next(filter(None, (self._take_set(slots) for slots in preferred if len(slots) == count)), {})
         try:
+            self._take_more(held, count, candidates)
             while len(held) < count:
-                for slot in candidates:
-                    taken = None if slot in held or len(held) == count else _bind(self._prefix + slot)
-                    if taken is not None:
-                        held[slot] = taken
-                if len(held) < count:
-                    self._await_any([slot for slot in candidates if slot not in held], deadline)
+                with self._watching([slot for slot in candidates if slot not in held]) as watched:
+                    self._take_more(held, count, candidates)  # what became free before it was watched
+                    if len(held) < count and watched:
+                        self._wait(watched, deadline)
+                    elif len(held) < count:
+                        self._pause(deadline, watched)
         except BaseException:
-            for each in held.values():
-                each.close()
+            _let_go(held)
             raise
         return held
+
+    def _take_more(self, held: dict[str, socket.socket], count: int, candidates: Sequence[str]) -> None:
+        for level in range(self._runs_per_slot or 1):
+            for slot in candidates:
+                if slot not in held and len(held) < count:
+                    taken = self._take(slot, level)
+                    if taken is not None:
+                        held[slot] = taken
 
     def _take_set(self, slots: Sequence[str]) -> dict[str, socket.socket]:
         """Take exactly these, or none."""
         held: dict[str, socket.socket] = {}
-        for slot in slots:
-            taken = _bind(self._prefix + slot)
-            if taken is None:
-                for each in held.values():
-                    each.close()
-                return {}
-            held[slot] = taken
+        self._take_more(held, len(slots), slots)
+        if len(held) < len(slots):
+            _let_go(held)
+            return {}
         return held
 
-    def _await_any(self, slots: Sequence[str], deadline: float) -> None:
-        waiting = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in slots]
+    def _take(self, slot: str, level: int) -> socket.socket | None:
+        """Take a slot, or its share number `level`, unless it is taken in the other way."""
+        whole, shares = self._prefix + slot, self._shares(slot)
+        if self._runs_per_slot > 1:
+            return None if _any_is_bound([whole]) else _bind(shares[level])
+        return None if _any_is_bound(shares) else _bind(whole)
+
+    def _shares(self, slot: str) -> list[str]:
+        most = MAX_RUNS_PER_DEVICE if self._runs_per_slot else 0
+        return [f"{self._prefix}{slot}/{number}" for number in range(most)]
+
+    @contextmanager
+    def _watching(self, slots: Sequence[str]) -> Iterator[list[socket.socket]]:
+        """Be connected, while the context is open, to everybody who has a slot or a share of it."""
+        names = [name for slot in slots for name in (self._prefix + slot, *self._shares(slot))]
+        sockets = {name: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for name in names}
         try:
-            pairs = zip(waiting, slots, strict=True)
-            if all(_connect(each, self._prefix + slot) for each, slot in pairs):
-                self._wait(waiting, deadline)
-            else:
-                self._pause(deadline, waiting)
+            yield _connected(sockets)
         finally:
-            for each in waiting:
-                each.close()
+            _let_go(sockets)
 
     def _wait(self, waiting: Sequence[socket.socket], deadline: float) -> None:
         if not wait(list(waiting), max(0.0, deadline - time.monotonic())):
@@ -153,13 +174,43 @@ def _bind(name: str) -> socket.socket | None:
     return holder
 
 
-def _connect(waiting: socket.socket, name: str) -> bool:
-    waiting.setblocking(False)
-    try:
-        waiting.connect(name)
-    except (BlockingIOError, ConnectionRefusedError):
+def _any_is_bound(names: Sequence[str]) -> bool:
+    if not names:
         return False
-    return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        for name in names:
+            try:
+                asking.connect(name)
+            except ConnectionRefusedError:
+                continue
+            except BlockingIOError:  # its queue is full
+                pass
+            return True
+    return False
+
+
+def _let_go(sockets: Mapping[str, socket.socket]) -> None:
+    for each in sockets.values():
+        each.close()
+
+
+def _connected(sockets: Mapping[str, socket.socket]) -> list[socket.socket]:
+    """Connect to the names that somebody has, and return the sockets of those.
+
+    None where a queue is full: to wait for the others alone may be to wait for the wrong ones.
+    """
+    connected = []
+    for name, each in sockets.items():
+        each.setblocking(False)
+        try:
+            each.connect(name)
+        except ConnectionRefusedError:
+            continue
+        except BlockingIOError:
+            return []
+        connected.append(each)
+    return connected
 
 
 def _pass_on(turnstile: socket.socket) -> None:

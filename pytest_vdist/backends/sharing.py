@@ -1,4 +1,4 @@
-"""Ranks that share devices: where there are more of them, they are placed as on several nodes."""
+"""Devices that are shared: where there are more ranks than devices, they are placed as on several nodes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pytest_vdist.backends.base import DeviceBackend
 
 MAX_RANKS_PER_DEVICE = 16
+MAX_RUNS_PER_DEVICE = 8
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pytest_vdist.backends.registry import availability
 from pytest_vdist.certificate import assembly
 from pytest_vdist.certificate.manifest import Manifest, manifest_text
 from pytest_vdist.certificate.requirements import registry
-from pytest_vdist.certificate.verdict import COMPILE, SPLIT, profiles_of
+from pytest_vdist.certificate.verdict import COMPILE, SPLIT
 from pytest_vdist.certification import surroundings
 from pytest_vdist.certification.declared import DeclaredSpec
 from pytest_vdist.certification.recorder import Expected
@@ -36,10 +36,6 @@ class Choice:
     profiles: tuple[str, ...]
     not_judged: Mapping[str, str]
     left_out: Mapping[str, list[str]]
-
-    def wants(self, expected: Expected) -> bool:
-        """Tell whether a test counts for any of the profiles."""
-        return bool(profiles_of(expected.requirements, expected.mode) & set(self.profiles))
 
 
 def choose(options: Options) -> Choice:

@@ -22,7 +22,7 @@ from pytest_vdist.certification.places import Places
 from pytest_vdist.certification.recorder import Recorder, expected_of, note_failure, note_margin
 from pytest_vdist.mutation import control_run
 from pytest_vdist.options import Options
-from pytest_vdist.sharding import of_shard
+from pytest_vdist.selection import of_profiles, of_shard
 
 
 class Certification:
@@ -79,7 +79,7 @@ class Certification:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         frozen.refuse_missing_tests(items)
         self._all = list(items)
-        items[:] = [item for item in items if self._choice.wants(expected_of(item))]
+        items[:] = of_profiles(items, self._choice.profiles)
         shard = self._options.shard
         if shard is not None:
             self._shard = shard_entry(shard.number, shard.count, [expected_of(item).test for item in items])

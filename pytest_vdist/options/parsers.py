@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pytest_vdist.backends.sharing import MAX_RANKS_PER_DEVICE
+from pytest_vdist.backends.sharing import MAX_RANKS_PER_DEVICE, MAX_RUNS_PER_DEVICE
 
 _T = TypeVar("_T")
 
@@ -82,16 +82,15 @@ def world_sizes(text: str) -> tuple[int, ...]:
 
 
 def world_size(text: str) -> int:
-    # isdecimal() is True for other scripts' digits as well, which int() reads but no user means.
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_WORLD_SIZE):
-        raise BadValueError(f"world size must be a whole number from 1 to {MAX_WORLD_SIZE}", text)
-    return int(text)
+    return _number(text, "world size", MAX_WORLD_SIZE)
 
 
 def ranks_per_device(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_RANKS_PER_DEVICE):
-        raise BadValueError(f"ranks per device must be a whole number from 1 to {MAX_RANKS_PER_DEVICE}", text)
-    return int(text)
+    return _number(text, "ranks per device", MAX_RANKS_PER_DEVICE)
+
+
+def runs_per_device(text: str) -> int:
+    return _number(text, "runs per device", MAX_RUNS_PER_DEVICE)
 
 
 def timeout(text: str) -> float:
@@ -213,6 +212,13 @@ def profiles(text: str) -> tuple[str, ...]:
         if name not in known:
             raise BadValueError(f"profile must be one of {', '.join(known)}", name)
     return _distinct("profiles", names, text)
+
+
+def _number(text: str, what: str, most: int) -> int:
+    # isdecimal() is True for other scripts' digits as well, which int() reads but no user means.
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= most):
+        raise BadValueError(f"{what} must be a whole number from 1 to {most}", text)
+    return int(text)
 
 
 def _distinct(what: str, values: tuple[_T, ...], text: str) -> tuple[_T, ...]:

@@ -74,6 +74,16 @@ TABLE = (
         parse=parsers.ranks_per_device,
     ),
     Row(
+        name="runs_per_device",
+        flag="--vdist-runs-per-device",
+        variable="VDIST_RUNS_PER_DEVICE",
+        metavar="N",
+        default="1",
+        example="3",
+        help="let up to N runs use a device at once, of workers (-n N) or sessions that all pass this",
+        parse=parsers.runs_per_device,
+    ),
+    Row(
         name="timeout",
         flag="--vdist-timeout",
         variable="VDIST_TIMEOUT",
@@ -220,7 +230,7 @@ TABLE = (
         metavar="NAME[,NAME]",
         default="none",
         example="core,inference",
-        help="profiles to certify, separated by commas; none stands for all that the selected modes can show",
+        help="run the tests of these profiles alone, and certify these; none: all that the modes can show",
         parse=parsers.profiles,
     ),
     Row(

@@ -11,7 +11,7 @@ from pytest_vdist.backends.base import DeviceBackend
 from pytest_vdist.backends.registry import availability
 from pytest_vdist.backends.sharing import ranks_on_one_device, way_out
 from pytest_vdist.implementations.spec import ImplementationSpec
-from pytest_vdist.options.parsers import Shard
+from pytest_vdist.options.parsers import MAX_WORLD_SIZE, Shard
 from pytest_vdist.options.row import DEFAULT, origin
 
 
@@ -33,6 +33,7 @@ class Options:
     compile_modes: tuple[str, ...]  # ("all",) until the implementation is asked, see modes.py
     world_sizes: tuple[int, ...]
     ranks_per_device: int
+    runs_per_device: int
     timeout: float
     distributed_timeout_seconds: float | None
     cpu_distributed_timeout_seconds: float | None
@@ -79,12 +80,16 @@ class Options:
 
     def world_sizes_on(self, backend: DeviceBackend) -> tuple[int, ...]:
         """Return the sizes to test on a backend: those for whose ranks it has devices."""
-        if self.processes is not None:
-            return tuple(size for size in self.world_sizes if size <= self.processes)
-        if backend.shares_device:
-            return self.world_sizes
-        most = availability(backend).device_count * self.ranks_per_device
+        most = self.most_ranks_on(backend)
         return tuple(size for size in self.world_sizes if size <= most)
+
+    def most_ranks_on(self, backend: DeviceBackend) -> int:
+        """Return for how many ranks there are devices, or processes of torchrun."""
+        if self.processes is not None:
+            return self.processes
+        if backend.shares_device:
+            return MAX_WORLD_SIZE
+        return availability(backend).device_count * self.ranks_per_device
 
     def ranks_on_one_device(self, world_size: int, backend: DeviceBackend) -> int:
         """Return how many ranks of a world get the same device, at most; on the CPU none do."""

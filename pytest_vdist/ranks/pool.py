@@ -46,6 +46,7 @@ class RankPool:
         launcher: RankLauncher | None = None,
         preload: Sequence[str] = (),
         ranks_per_device: int = 1,
+        runs_per_device: int = 1,
     ) -> None:
         """Start nothing yet.
 
@@ -54,13 +55,14 @@ class RankPool:
         debugged and returns a line for it; with `post_mortem`, that is also any rank that raises. `explain`
         may add to a failure before it is raised. `launcher` starts the ranks, by default as processes of this
         machine, whose devices are leased for each run and which find the modules of `preload` imported; up to
-        `ranks_per_device` of them get the same device where there are more ranks than devices.
+        `ranks_per_device` of them get the same device where there are more ranks than devices, and up to
+        `runs_per_device` runs, of all sessions that say so, at the same time.
         """
         self._log_run, self._ask, self._post_mortem, self._explain = log_run, ask, post_mortem, explain
         self._launcher = Launcher(backend, preload=preload) if launcher is None else launcher
         places = self._launcher.places or device_count
         self._teams = WarmTeams(backend, places * ranks_per_device, self._launcher, notify)
-        self._devices = MachineDevices(backend, device_count, ranks_per_device)
+        self._devices = MachineDevices(backend, device_count, ranks_per_device, runs_per_device)
         self._serials = itertools.count(1)
         self._surroundings = Surroundings()
 

@@ -59,11 +59,12 @@ class TorchrunRunner:
     device_count: int
     default_timeout: float
     ranks_per_device: int = 1
+    runs_per_device: int = 1
     log_run: Callable[[int, float], None] = lambda _size, _seconds: None
 
     @property
     def _devices(self) -> MachineDevices:
-        return MachineDevices(self.backend, self.device_count, self.ranks_per_device)
+        return MachineDevices(self.backend, self.device_count, self.ranks_per_device, self.runs_per_device)
 
     def __call__(
         self,

@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -166,6 +167,78 @@ def test_a_waiter_that_was_killed_does_not_block_those_behind_it(
 
         with leases.hold(3, timeout=20) as rest:
             assert rest == ("1", "2", "3")
+
+
+# ---- runs that share ----
+
+
+@pytest.fixture
+def shared(kind: str) -> DeviceLeases:
+    """Lease the same slots to two runs at once."""
+    return DeviceLeases(kind, ["0", "1", "2", "3"], runs_per_slot=2)
+
+
+def test_as_many_runs_as_may_share_a_slot_get_it(shared: DeviceLeases) -> None:
+    with shared.hold(4, timeout=1) as first, shared.hold(4, timeout=1) as second:
+        assert first == second == ("0", "1", "2", "3")
+        with pytest.raises(LeaseTimeoutError), shared.hold(1, timeout=0.1):
+            pass
+    with shared.hold(1, timeout=1) as again:
+        assert again == ("0",)
+
+
+def test_a_slot_that_nobody_has_is_taken_before_one_is_shared(shared: DeviceLeases) -> None:
+    with shared.hold(3, timeout=1), shared.hold(2, timeout=1) as second:
+        assert second == ("0", "3")
+
+
+def test_a_preferred_set_is_taken_though_others_share_it(shared: DeviceLeases) -> None:
+    with shared.hold(2, timeout=1), shared.hold(2, timeout=1, preferred=[("0", "1")]) as second:
+        assert second == ("0", "1")
+        with shared.hold(2, timeout=1, preferred=[("0", "1")]) as third:
+            assert third == ("2", "3")
+
+
+@pytest.mark.parametrize("first", ["shares", "does not share"])
+def test_a_run_that_shares_and_one_that_does_not_never_have_the_same_slot(
+    leases: DeviceLeases, shared: DeviceLeases, first: str
+) -> None:
+    one, other = (shared, leases) if first == "shares" else (leases, shared)
+    with one.hold(3, timeout=1), other.hold(1, timeout=1) as rest:
+        assert rest == ("3",)
+    with one.hold(1, timeout=1), pytest.raises(LeaseTimeoutError), other.hold(4, timeout=0.1):
+        pass
+
+
+def test_who_waits_for_all_of_a_slot_goes_on_when_the_last_share_is_free(
+    leases: DeviceLeases, shared: DeviceLeases
+) -> None:
+    let_go: list[ExitStack] = []
+
+    def close(stack: ExitStack) -> None:
+        let_go.append(stack)
+        stack.close()
+
+    with ExitStack() as first, ExitStack() as second:
+        for stack in (first, second):
+            stack.enter_context(shared.hold(4, timeout=1))
+        for delay, stack in ((0.1, second), (0.3, first)):
+            threading.Timer(delay, close, [stack]).start()
+        with leases.hold(4, timeout=20) as everything:
+            assert everything == ("0", "1", "2", "3")
+            assert let_go == [second, first]
+
+
+def test_who_waits_for_a_share_goes_on_as_soon_as_one_is_free(
+    shared: DeviceLeases, holders: type[Holder]
+) -> None:
+    holder = holders(4)  # all of each slot
+    assert len(holder.slots()) == 4
+    release = threading.Timer(0.2, holder.let_go)
+    release.start()
+    with shared.hold(2, timeout=20) as slots:
+        assert slots == ("0", "1")
+    release.join()
 
 
 def test_more_than_there_are_is_refused(leases: DeviceLeases) -> None:

@@ -1,4 +1,4 @@
-"""--vdist-shard: every test in one part, the same one wherever it is dealt out."""
+"""Which tests run: those of a profile, and every one in one shard, the same wherever it is dealt out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_vdist.options.parsers import Shard
-from pytest_vdist.sharding import of_shard
+from pytest_vdist.selection import of_shard
 
 pytestmark = pytest.mark.usefixtures("plain_sessions")
 SOURCE = """
@@ -55,3 +55,45 @@ def test_jobs_share_the_tests(workers: tuple[str, ...], pytester: pytest.Pyteste
     one.assert_outcomes(passed=4, deselected=0 if workers else 3)
     two.assert_outcomes(passed=2, failed=1, deselected=0 if workers else 4)
     one.stdout.no_fnmatch_line("*test_one*")
+
+
+PROFILES = """
+import pytest
+
+@pytest.mark.vdist_requirement("VD-AR-001")
+def test_of_core(): pass
+
+@pytest.mark.vdist_requirement("VD-AR-001")
+def test_of_a_mode(compile_mode): pass
+
+@pytest.mark.vdist_requirement("VD-NODE-001")
+def test_of_nodes(): pass
+
+def test_of_no_requirement(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("profiles", "found"),
+    [
+        ("core", ["test_of_core", "test_of_a_mode[cpu-eager]"]),
+        ("compile", ["test_of_a_mode[cpu-aot_eager]"]),
+        ("multi-node,core", ["test_of_core", "test_of_a_mode[cpu-eager]", "test_of_nodes"]),
+    ],
+)
+def test_a_profile_has_its_tests_in_its_modes(
+    profiles: str, found: list[str], pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(test_it=PROFILES)
+    modes = ("--vdist-compile=eager,aot_eager", f"--vdist-profile={profiles}")
+    result = pytester.runpytest_subprocess("-v", *modes)
+    result.assert_outcomes(passed=len(found), deselected=5 - len(found))
+    result.stdout.fnmatch_lines([f"test_it.py::{name.replace('[', '[[]')} PASSED*" for name in found])
+
+
+def test_shards_are_parts_of_the_profile(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=PROFILES)
+    core = ("--vdist-profile=core", "-n2")
+    parts = [pytester.runpytest_subprocess(*core, f"--vdist-shard={number}/2") for number in (1, 2)]
+    for part in parts:
+        part.assert_outcomes(passed=1)
