@@ -58,9 +58,7 @@ def every_kind_of_group(make: Any, world_size: int) -> Found:
             found[f"sibling of {name}"] = (process_group_timeout(sibling, group.device), found[name][1])
             dist.destroy_process_group(sibling)
         group.destroy()
-        again = make(group_ranks, name="group")
-        found[f"{name}, made again"] = limits_of(again)
-        again.destroy()
+        found[f"{name}, made again"] = limits_of(make(group_ranks, name="group"))
     return found
 
 
