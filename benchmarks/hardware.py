@@ -121,7 +121,8 @@ class Machine:
 def core(machine: Machine) -> None:
     machine.pytest("core", "--vdist-profile=core", "--vdist-certify", str(machine.folder / "core"))
     at_once = (f"-n{machine.shards}", f"--vdist-runs-per-device={machine.shards}")
-    machine.pytest("core-shared", "--vdist-profile=core", *at_once)
+    # pytest-benchmark, which a machine may have, warns of -n, and warnings are errors here.
+    machine.pytest("core-shared", "--vdist-profile=core", *at_once, "-p", "no:benchmark")
 
 
 def speed(machine: Machine) -> None:
