@@ -23,6 +23,7 @@ from torch.distributed import distributed_c10d
 from pytest_vdist.ranks import _compat
 from pytest_vdist.ranks.compilation import forget_compiled_functions
 from pytest_vdist.ranks.context import current_rank
+from pytest_vdist.ranks.device_memory import DeviceMemory
 
 _SIGNALS = (
     signal.SIGABRT,
@@ -66,6 +67,7 @@ class ProcessState:
         self._settings = _settings()
         self._callables = [_Callables(owner) for owner in _OFTEN_PATCHED]
         self._modules = set(sys.modules)
+        self._memory = DeviceMemory(current_rank().device)
 
     def begin_run(self, environment: Mapping[str, str | None], seed: int) -> None:
         """Set the environment of a run, and start every generator of random numbers from the seed."""
@@ -106,6 +108,7 @@ class ProcessState:
             callables.restore()
         self._watch_new_modules()
         _restore_environment(self._environment)
+        self._memory.give_back()
 
     def _is_own(self, thread: threading.Thread) -> bool:
         return thread in self._threads or thread.name.startswith("vdist-")
