@@ -1,8 +1,9 @@
 """What the reference's collectives take in Python over torch's, with a process group that does nothing.
 
-Torch's call into a new tensor (into the given one, for broadcast), the reference's communicator and its
-coordinator take turns in one process, on a tensor of 8 bytes; the fastest round of each counts. The "fake"
-backend of torch stands for one that takes no time (torch.testing._internal, torch 2.11 to 2.15).
+Torch's call into a new tensor (into the given one, for broadcast), the reference's communicator, its
+coordinator and its operator take turns in one process, on a tensor of 8 bytes; the fastest round of each
+counts. The "fake" backend of torch stands for one that takes no time (torch.testing._internal, torch 2.11 to
+2.15).
 
     python benchmarks/overhead.py [--calls N] [--rounds N]
 """
@@ -19,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from pytest_vdist.reference_impl import names
 from pytest_vdist.reference_impl.arguments import Arguments
 from pytest_vdist.reference_impl.checked_collectives import CheckedCollectives
 from pytest_vdist.reference_impl.communicators.base import DeviceCommunicatorBase
@@ -75,6 +77,17 @@ def calls_of(owner: Any) -> dict[str, Callable[[torch.Tensor], object]]:
     }
 
 
+def operators_of(group_name: str) -> dict[str, Callable[[torch.Tensor], object]]:
+    """Return the operators of the collectives, which find the coordinator by name."""
+    known: Any = torch.ops.vdist
+    return {
+        "all_reduce": lambda x: known.all_reduce(x, group_name),
+        "all_gather": lambda x: known.all_gather(x, 0, len(RANKS), group_name),
+        "reduce_scatter": lambda x: known.reduce_scatter(x, 0, len(RANKS), group_name),
+        "broadcast": lambda x: known.broadcast_(x, 0, group_name),
+    }
+
+
 def seconds(call: Callable[[torch.Tensor], object], x: torch.Tensor, calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
@@ -92,10 +105,13 @@ def main() -> None:
     assert group is not None
     x = torch.ones(2)
     communicator = DeviceCommunicatorBase(group, CPU, group, "all:0", RANKS)
+    coordinator = coordinator_over(group, communicator)
+    names.register(coordinator)
     ways = {
         "torch.distributed": bare_calls(group),
         "communicator": calls_of(communicator),
-        "coordinator": calls_of(coordinator_over(group, communicator)),
+        "coordinator": calls_of(coordinator),
+        "operator": operators_of(coordinator.unique_name),
     }
     for operation in ways["torch.distributed"]:
         fastest = dict.fromkeys(ways, float("inf"))
@@ -105,6 +121,7 @@ def main() -> None:
         for name, found in fastest.items():
             ratio = found / fastest["torch.distributed"]
             print(f"{operation:16}{name:20}{found * 1e6:8.2f} us{ratio:8.2f} x")
+    names.unregister(coordinator.unique_name)
     dist.destroy_process_group()
 
 

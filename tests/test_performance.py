@@ -42,6 +42,7 @@ def test_rows_say_what_nccl_tests_would_say(pytester: pytest.Pytester) -> None:
     for row in rows:
         assert row["bytes"] in {8, 12, 65536, 65532}
         assert row["latency_us"] > 0 < row["bare_latency_us"]
+        assert row["operator_latency_us"] > 0
         assert row["algbw"] == pytest.approx(row["bytes"] / row["latency_us"] / 1e3, rel=1e-3)
         assert row["busbw"] == pytest.approx(row["algbw"] * factors[row["collective"], row["ranks"]])
 

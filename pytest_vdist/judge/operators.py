@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ class OperatorCase:
     dtype: torch.dtype
     dim: int = 0
     transposed: bool = False
+    src: int = -1  # the last rank
 
     def __str__(self) -> str:
         layout = ", transposed" if self.transposed else ""
@@ -65,6 +66,17 @@ def call(case: OperatorCase, group: Group, tensor: torch.Tensor, *, group_name: 
     return operator(case.name)(tensor, *named)
 
 
+def caller(case: OperatorCase, group: Group) -> Callable[[torch.Tensor], Any]:
+    """Return the operator with its other arguments bound, to be called with a tensor many times."""
+    overload, arguments = operator(case.name), call_arguments(case, group)[1:]
+    return lambda tensor: overload(tensor, *arguments)
+
+
+def writes_to_its_input(name: str) -> bool:
+    """Tell what the schema of an operator says of its tensor."""
+    return operator_arguments(operator(name))[0].is_written
+
+
 def call_arguments(case: OperatorCase, group: Group) -> tuple[Any, ...]:
     """Return what this rank passes, in the order of the schema.
 
@@ -76,7 +88,7 @@ def call_arguments(case: OperatorCase, group: Group) -> tuple[Any, ...]:
         "group_name": group.unique_name,
         "rank_in_group": group.rank_in_group,
         "sizes": sizes,
-        "src": group.world_size - 1,
+        "src": case.src % group.world_size,
         "world_size": group.world_size,
     }
     values: list[Any] = []
@@ -118,7 +130,7 @@ def _check(group: Group, case: OperatorCase) -> list[str]:
     fake = overload(given.to("meta"), *arguments[1:])
     real = overload(*arguments)
     findings = []
-    if not operator_arguments(overload)[0].is_written and not same_bits(given, before):
+    if not writes_to_its_input(case.name) and not same_bits(given, before):
         findings.append("the real implementation writes to its input, which the schema does not declare")
     if isinstance(real, torch.Tensor):
         if aliases(real, given):

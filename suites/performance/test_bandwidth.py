@@ -1,4 +1,4 @@
-"""Latency and bus bandwidth of collectives: the coordinator's call beside the one of torch.distributed.
+"""Latency and bus bandwidth of collectives: of the coordinator, its operator and torch.distributed.
 
 Bus bandwidth is what nccl-tests call so: bytes of the whole message over seconds, times 2(n-1)/n for
 all_reduce, (n-1)/n for all_gather and reduce_scatter and 1 for broadcast
@@ -20,10 +20,14 @@ import torch.distributed as dist
 from pytest_vdist import Capabilities, Coordinator, CoordinatorRun, unwatched
 from pytest_vdist.judge import compare_exact, same_bits
 from pytest_vdist.judge.cases import Case
+from pytest_vdist.judge.operators import OperatorCase, caller, writes_to_its_input
 
 ITEM = 4  # bytes of an element of fp32
 BLOCK = 262147  # elements that repeat in long messages; a prime, so that no part looks like the next one
 ROWS = "vdist.bandwidth"
+COORDINATOR, BARE, OPERATOR = "the coordinator", "torch.distributed", "the operator"
+
+Call = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -107,48 +111,63 @@ def expected(operation: str, passed: list[torch.Tensor], rank: int) -> torch.Ten
     return total if operation == "all_reduce" else total.chunk(len(passed))[rank]
 
 
-def measure(
-    group: Coordinator, operation: str, size: int, calls: int, rounds: int
-) -> tuple[int, float, float | None]:
-    """Return the bytes of the message, and the seconds of one call: the coordinator's, and the bare one.
+def ways_to_call(group: Coordinator, operation: str, operator: str | None) -> dict[str, Call]:
+    """Return the calls to compare. An operator that would sum its own results again is left out."""
+    collective = COLLECTIVES[operation]
+    ways: dict[str, Call] = {COORDINATOR: lambda x: collective.coordinated(group, x)}
+    bare_group = getattr(group, "device_group", None)
+    if isinstance(bare_group, dist.ProcessGroup):
+        ways[BARE] = lambda x: collective.bare(bare_group, x)
+    if operator is not None and (collective.in_place or not writes_to_its_input(operator)):
+        bound = caller(OperatorCase(operation, operator, torch.float32, src=0), group)
+        ways[OPERATOR] = returning_its_input(bound) if collective.in_place else bound
+    return ways
 
-    Both take turns, a round of calls each, and go first in turns. The first call of each round and the last
+
+def returning_its_input(operator: Call) -> Call:
+    def call(x: torch.Tensor) -> torch.Tensor:
+        operator(x)
+        return x
+
+    return call
+
+
+def measure(
+    group: Coordinator, operation: str, operator: str | None, message: Any
+) -> tuple[int, dict[str, float]]:
+    """Return the bytes of the message, and the seconds of one call, by the way to call.
+
+    All take turns, a round of calls each, and go first in turns. The first call of each round and the last
     are judged, outside of the time that is taken.
     """
     collective, ranks = COLLECTIVES[operation], group.world_size
-    whole = max(size // ITEM // ranks, 1) * ranks
+    whole = max(message.size // ITEM // ranks, 1) * ranks
     passed = inputs(operation, whole // ranks if collective.gathers else whole, group)
     want, mine = expected(operation, passed, group.rank_in_group), passed[group.rank_in_group]
     del passed
-    bare_group = getattr(group, "device_group", None)
-    ways: list[Callable[[torch.Tensor], torch.Tensor]] = [lambda x: collective.coordinated(group, x)]
-    if isinstance(bare_group, dist.ProcessGroup):
-        ways.append(lambda x: collective.bare(bare_group, x))
-    seen: list[list[float]] = [[] for _ in ways]
-    turns = list(enumerate(zip(ways, seen, strict=True)))
-    for turn in range(rounds):
-        for way, (call, seconds) in turns if turn % 2 else reversed(turns):
+    ways = ways_to_call(group, operation, operator)
+    seen: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(message.rounds):
+        for way, call in reversed(ways.items()) if turn % 2 else ways.items():
             x = mine.clone() if collective.in_place else mine
             judge(call(x), want, operation, way)
             group.barrier()
             finish(group.device)
             with unwatched():
                 start = time.perf_counter()
-                for _ in range(calls):
+                for _ in range(message.calls):
                     result = call(x)
                 finish(group.device)
-                seconds.append((time.perf_counter() - start) / calls)
+                seen[way].append((time.perf_counter() - start) / message.calls)
             judge(result, want, operation, way)
-    medians = [statistics.median(seconds) for seconds in seen]
-    return whole * ITEM, medians[0], medians[1] if len(medians) > 1 else None
+    return whole * ITEM, {way: statistics.median(seconds) for way, seconds in seen.items()}
 
 
-def judge(got: torch.Tensor, want: torch.Tensor, operation: str, way: int) -> None:
+def judge(got: torch.Tensor, want: torch.Tensor, operation: str, way: str) -> None:
     """Raise AssertionError unless all bits are right."""
     if not same_bits(got, want):
-        caller = "torch.distributed" if way else "the coordinator"
         wrong = compare_exact(got.cpu(), want.cpu()) if got.shape == want.shape else f"shape {got.shape}"
-        raise AssertionError(f"{operation} of {want.numel()} elements by {caller}: {wrong}")
+        raise AssertionError(f"{operation} of {want.numel()} elements by {way}: {wrong}")
 
 
 def finish(device: torch.device) -> None:
@@ -156,6 +175,10 @@ def finish(device: torch.device) -> None:
     if device.type != "cpu":
         module: Any = torch.get_device_module(device)
         module.synchronize()
+
+
+def microseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e6, 3)
 
 
 @pytest.mark.parametrize("operation", COLLECTIVES)
@@ -174,18 +197,18 @@ def test_latency_and_bandwidth(  # noqa: PLR0917 - fixtures
         pytest.skip(f"unsupported: {operation}: {capabilities.unsupported[operation]}")
     rows = []
     for message in message_sizes.sizes:
-        by_rank = coordinator_run(
-            measure, operation, message.size, message.calls, message.rounds, world_size=world_size
-        )
-        size, seconds = by_rank[0][0], max(each[1] for each in by_rank)
-        bare = [each[2] for each in by_rank if each[2] is not None]
-        algbw = size / seconds / 1e9
+        operator = capabilities.operators.get(operation)
+        by_rank = coordinator_run(measure, operation, operator, message, world_size=world_size)
+        size = by_rank[0][0]
+        slowest = {way: max(seconds[way] for _, seconds in by_rank) for way in by_rank[0][1]}
+        algbw = size / slowest[COORDINATOR] / 1e9
         row = {
             "collective": operation,
             "bytes": size,
             "ranks": world_size,
-            "latency_us": round(seconds * 1e6, 3),
-            "bare_latency_us": round(max(bare) * 1e6, 3) if bare else None,
+            "latency_us": microseconds(slowest[COORDINATOR]),
+            "bare_latency_us": microseconds(slowest.get(BARE)),
+            "operator_latency_us": microseconds(slowest.get(OPERATOR)),
             "algbw": algbw,
             "busbw": algbw * COLLECTIVES[operation].bus_factor(world_size),
         }
