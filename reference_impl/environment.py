@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -133,15 +133,28 @@ def destroy_groups(groups: Sequence[names.Group]) -> None:
     NCCL waits up to half a second for a thread of each communicator and does nothing meanwhile
     (`ncclProxyServiceUDS`, https://github.com/NVIDIA/nccl/blob/v2.28.9-1/src/proxy.cc).
     """
-    if not groups:
-        return
-    with ThreadPoolExecutor(len(groups)) as threads:
-        list(threads.map(_destroy, groups))
+    errors: list[BaseException] = []
 
+    def destroy(group: names.Group) -> None:
+        try:
+            select_device(group.device)  # a new thread begins on device 0, and would leave a context there
+            group.destroy()
+        except BaseException as error:
+            errors.append(error)
 
-def _destroy(group: names.Group) -> None:
-    select_device(group.device)  # a new thread begins on device 0, and would leave a context there
-    group.destroy()
+    threads = []
+    for group in groups:
+        thread = threading.Thread(target=destroy, args=(group,))
+        try:
+            thread.start()
+        except RuntimeError:  # a function of atexit starts no thread from Python 3.12 on
+            destroy(group)
+        else:
+            threads.append(thread)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def destroy_distributed_environment() -> None:

@@ -5,9 +5,8 @@ kernel takes it back when the holder ends, however it ends. Nothing is on disk. 
 holder and notices the end of the connection. One waiter at a time collects slots: the others queue behind it
 in order, so a run that needs all devices is not starved by runs that need a few.
 
-Runs that may share have the name of a share of the slot, of which there are as many as runs may have it at
-once. Only who collects takes anything, so it can look at the shares of a slot before it takes all of it, and
-at the whole before it takes a share.
+Runs that may share have the name of a share of the slot. Only who collects takes anything, so it can look at
+the shares of a slot before it takes all of it, and at the whole and the shares before it takes one.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class DeviceLeases:
     """The slots of one kind of device, shared by all sessions of this user on this machine."""
 
     def __init__(self, kind: str, slots: Sequence[str], runs_per_slot: int = 1) -> None:
-        """Take nothing yet. Up to `runs_per_slot` runs have a slot at once; 0: nobody ever shares."""
+        """Take nothing yet. A run joins up to `runs_per_slot` - 1 others in a slot; 0: nobody ever shares."""
         self._kind = kind
         self._runs_per_slot = runs_per_slot
         self._slots = tuple(slots)
@@ -56,9 +55,9 @@ class DeviceLeases:
     ) -> Iterator[tuple[str, ...]]:
         """Hold `count` slots, in the order of `slots`, while the context is open.
 
-        `among` are those that will do, by default all. A free set of `preferred` is taken first, and slots
-        that fewer runs share before others. Raises LeaseTimeoutError, naming the processes that hold slots,
-        after `timeout` seconds, and ValueError if there are not so many slots.
+        `among` are those that will do, by default all. A set of `preferred` is taken first; of these, as of
+        all slots, what fewer runs share comes before the rest. Raises LeaseTimeoutError, naming the processes
+        that hold slots, after `timeout` seconds, and ValueError if there are not so many slots.
         """
         candidates = self._slots if among is None else tuple(among)
         if count > len(candidates):
@@ -92,7 +91,8 @@ class DeviceLeases:
     def _collect(
         self, count: int, candidates: Sequence[str], preferred: Sequence[Sequence[str]], deadline: float
     ) -> dict[str, socket.socket]:
-        held = next(filter(None, (self._take_set(slots) for slots in preferred if len(slots) == count)), {})
+        sets = [slots for slots in preferred if len(slots) == count]
+        held = next(filter(None, map(self._take_set, self._emptiest_first(sets))), {})
         try:
             self._take_more(held, count, candidates)
             while len(held) < count:
@@ -108,12 +108,17 @@ class DeviceLeases:
         return held
 
     def _take_more(self, held: dict[str, socket.socket], count: int, candidates: Sequence[str]) -> None:
-        for level in range(self._runs_per_slot or 1):
-            for slot in candidates:
-                if slot not in held and len(held) < count:
-                    taken = self._take(slot, level)
-                    if taken is not None:
-                        held[slot] = taken
+        others = [(slot,) for slot in candidates if slot not in held]
+        for (slot,) in self._emptiest_first(others) if len(held) + len(others) > count else others:
+            taken = self._take(slot) if len(held) < count else None
+            if taken is not None:
+                held[slot] = taken
+
+    def _emptiest_first(self, sets: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+        """Order sets of slots by how many runs share the fullest slot of each."""
+        if self._runs_per_slot <= 1 or len(sets) <= 1:
+            return sets
+        return sorted(sets, key=lambda slots: max(len(_bound(self._shares(slot))) for slot in slots))
 
     def _take_set(self, slots: Sequence[str]) -> dict[str, socket.socket]:
         """Take exactly these, or none."""
@@ -124,12 +129,15 @@ class DeviceLeases:
             return {}
         return held
 
-    def _take(self, slot: str, level: int) -> socket.socket | None:
-        """Take a slot, or its share number `level`, unless it is taken in the other way."""
+    def _take(self, slot: str) -> socket.socket | None:
+        """Take a slot, or a share of it, unless it is taken in the other way or shared by enough."""
         whole, shares = self._prefix + slot, self._shares(slot)
-        if self._runs_per_slot > 1:
-            return None if _any_is_bound([whole]) else _bind(shares[level])
-        return None if _any_is_bound(shares) else _bind(whole)
+        taken = _bound(shares)
+        if self._runs_per_slot <= 1:
+            return None if taken else _bind(whole)
+        if len(taken) >= self._runs_per_slot or _bound([whole]):
+            return None
+        return _bind(next(share for share in shares if share not in taken))
 
     def _shares(self, slot: str) -> list[str]:
         most = MAX_RUNS_PER_DEVICE if self._runs_per_slot else 0
@@ -174,20 +182,16 @@ def _bind(name: str) -> socket.socket | None:
     return holder
 
 
-def _any_is_bound(names: Sequence[str]) -> bool:
-    if not names:
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.setblocking(False)
-        for name in names:
+def _bound(names: Sequence[str]) -> list[str]:
+    """Return those of the names that somebody has. To connect to them would make their queues longer."""
+    found = []
+    for name in names:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
             try:
-                asking.connect(name)
-            except ConnectionRefusedError:
-                continue
-            except BlockingIOError:  # its queue is full
-                pass
-            return True
-    return False
+                asking.bind(name)
+            except OSError:
+                found.append(name)
+    return found
 
 
 def _let_go(sockets: Mapping[str, socket.socket]) -> None:

@@ -187,16 +187,49 @@ def test_as_many_runs_as_may_share_a_slot_get_it(shared: DeviceLeases) -> None:
         assert again == ("0",)
 
 
-def test_a_slot_that_nobody_has_is_taken_before_one_is_shared(shared: DeviceLeases) -> None:
+def test_slots_that_fewer_runs_share_are_taken_first(shared: DeviceLeases) -> None:
     with shared.hold(3, timeout=1), shared.hold(2, timeout=1) as second:
         assert second == ("0", "3")
+    with ExitStack() as first, ExitStack() as rest:
+        first.enter_context(shared.hold(4, timeout=1))
+        assert rest.enter_context(shared.hold(1, timeout=1)) == ("0",)
+        first.close()  # what is left is the second share of slot 0
+        assert rest.enter_context(shared.hold(1, timeout=1)) == ("1",)
 
 
-def test_a_preferred_set_is_taken_though_others_share_it(shared: DeviceLeases) -> None:
-    with shared.hold(2, timeout=1), shared.hold(2, timeout=1, preferred=[("0", "1")]) as second:
-        assert second == ("0", "1")
+def test_a_preferred_set_is_taken_though_others_share_it_and_first_the_one_that_fewer_share(
+    shared: DeviceLeases,
+) -> None:
+    preferred = [("0", "1"), ("2", "3")]
+    with shared.hold(2, timeout=1), shared.hold(2, timeout=1, preferred=preferred) as second:
+        assert second == ("2", "3")
         with shared.hold(2, timeout=1, preferred=[("0", "1")]) as third:
-            assert third == ("2", "3")
+            assert third == ("0", "1")
+            with shared.hold(2, timeout=1, preferred=[("0", "1")]) as fourth:
+                assert fourth == ("2", "3")
+
+
+def test_a_run_joins_no_more_others_than_it_says(kind: str, shared: DeviceLeases) -> None:
+    """Whichever of the shares the others have."""
+    three = DeviceLeases(kind, ["0", "1", "2", "3"], runs_per_slot=3)
+    with ExitStack() as first, three.hold(4, timeout=1):
+        first.enter_context(three.hold(4, timeout=1))
+        with pytest.raises(LeaseTimeoutError), shared.hold(1, timeout=0.1):
+            pass
+        first.close()
+        with shared.hold(4, timeout=1) as everything:
+            assert len(everything) == 4
+
+
+def test_who_gives_up_says_who_has_shares_also_after_many_have_looked_at_them(
+    leases: DeviceLeases, shared: DeviceLeases
+) -> None:
+    with shared.hold(1, timeout=1):
+        for _ in range(200):  # more than a queue has places
+            with leases.hold(1, timeout=1) as other:
+                assert other == ("1",)
+        with pytest.raises(LeaseTimeoutError, match=f"held by process {os.getpid()} "):
+            leases.hold(4, timeout=0.1).__enter__()
 
 
 @pytest.mark.parametrize("first", ["shares", "does not share"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,6 +139,47 @@ def test_groups_are_destroyed_at_the_same_time(start: Start, monkeypatch: pytest
     monkeypatch.setattr(GroupCoordinator, "destroy", destroy_when_all_are_there)
     destroy_distributed_environment()
     assert not all_there.broken
+
+
+AT_EXIT = """
+import atexit, sys
+from pytest_vdist.reference_impl import environment
+
+def destroy():
+    group = environment.get_world_group()
+    environment.destroy_distributed_environment()
+    print(f"destroyed: {group.is_destroyed}")
+
+environment.init_distributed_environment(1, 0, f"file://{sys.argv[1]}", device_type="cpu")
+atexit.register(destroy)
+"""
+
+
+def test_the_environment_can_be_destroyed_when_the_interpreter_ends(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.stdout == "destroyed: True\n", ended.stderr
+
+
+def test_where_no_thread_starts_groups_are_destroyed_one_after_the_other(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in functions of atexit from Python 3.12 on."""
+    start()
+    groups = [get_world_group(), create_group([[0]], "tp")]
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        destroy_distributed_environment()
+    assert all(group.is_destroyed for group in groups)
 
 
 def test_what_a_group_raises_when_it_is_destroyed_is_raised_after_all_have_ended(
