@@ -396,13 +396,15 @@ def test_leases_of_this_user_are_counted_by_kind() -> None:
                 "@pytest-vdist/7/cpu/0",
                 "@pytest-vdist/7/cpu/1",
                 "@pytest-vdist/7/cuda/3",
+                "@pytest-vdist/7/xpu/0/0",  # shared by two runs
+                "@pytest-vdist/7/xpu/0/1",
                 "@pytest-vdist/7/cpu/turnstile",
                 "@pytest-vdist/8/cpu/2",
                 "/run/other",
             ]
         )
     )
-    assert sessions.leases(sockets, user=7).value == "2 of cpu, 1 of cuda"
+    assert sessions.leases(sockets, user=7).value == "2 of cpu, 1 of cuda, 1 of xpu"
     assert sessions.leases(sockets, user=9).value == "none"
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from pytest_vdist.modes import WorldSizes
+from pytest_vdist.modes import WorldSizes, refuse_what_is_missing
+from pytest_vdist.options import options_of
 
 IMPLEMENTATION = """
 from pytest_vdist import Capabilities
@@ -194,6 +197,19 @@ def test_the_cpu_needs_no_permission_to_be_shared(pytester: pytest.Pytester) -> 
     pytester.makepyfile("def test_sizes(world_size): ...")
     arguments = ("--vdist-backend=cpu", "--vdist-ranks-per-device=2", "--vdist-world-sizes=2,64")
     assert collected(pytester, *arguments) == ["test_sizes[cpu-2]", "test_sizes[cpu-64]"]
+
+
+@pytest.mark.parametrize("what", ["ranks", "runs"])
+def test_processes_of_torchrun_share_no_devices(what: str, pytester: pytest.Pytester, sharable: None) -> None:
+    config = pytester.parseconfigure("--vdist-backend=sharable", f"--vdist-{what}-per-device=2")
+    under_torchrun = replace(options_of(config), processes=2)
+    with pytest.raises(pytest.UsageError) as caught:
+        refuse_what_is_missing(under_torchrun)
+    assert str(caught.value) == (
+        f"{what} per device must be 1 where torchrun has started pytest, got 2 from the command line: each "
+        f"of its processes has its own device; leave --vdist-{what}-per-device out, or pass "
+        "--vdist-launcher=local"
+    )
 
 
 def test_a_test_can_ask_for_how_many_ranks_there_are_devices(

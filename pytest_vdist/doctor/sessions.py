@@ -74,10 +74,13 @@ def running_processes(proc: Path = Path("/proc")) -> Iterator[Process]:
 
 
 def leases(unix_sockets: str, user: int) -> Finding:
-    """Describe which devices this user's sessions have leased, from the text of /proc/net/unix."""
-    names = {line.split()[-1] for line in unix_sockets.splitlines() if f" {_LEASE}{user}/" in line}
-    slots = [name.split("/")[2] for name in names if name.count("/") == 3 and not name.endswith("/turnstile")]
-    held = Counter(slots)
+    """Describe which devices this user's sessions have leased, from the text of /proc/net/unix.
+
+    A lease is named after kind and device, and one that is shared after its share too.
+    """
+    names = [line.split()[-1] for line in unix_sockets.splitlines() if f" {_LEASE}{user}/" in line]
+    slots = {tuple(name.split("/")[2:4]) for name in names if not name.endswith("/turnstile")}
+    held = Counter(slot[0] for slot in slots)
     value = ", ".join(f"{count} of {kind}" for kind, count in sorted(held.items()))
     return Finding("leased devices", value or "none")
 
