@@ -121,8 +121,7 @@ class Machine:
 def core(machine: Machine) -> None:
     machine.pytest("core", "--vdist-profile=core", "--vdist-certify", str(machine.folder / "core"))
     at_once = (f"-n{machine.shards}", f"--vdist-runs-per-device={machine.shards}")
-    # pytest-benchmark, which a machine may have, warns of -n, and warnings are errors here.
-    machine.pytest("core-shared", "--vdist-profile=core", *at_once, "-p", "no:benchmark")
+    machine.pytest("core-shared", "--vdist-profile=core", *at_once)
 
 
 def speed(machine: Machine) -> None:
