@@ -176,8 +176,10 @@ def _make_default_group(
         dist.init_process_group(
             init_method=init_method, timeout=timeout, world_size=world_size, rank=rank, **settings
         )
-    except RuntimeError as error:
+    except BaseException as error:
         _compat.begin_names_again()
+        if not isinstance(error, RuntimeError):
+            raise
         limit = "the backend's own limit" if timeout is None else f"{timeout.total_seconds():g} s"
         raise RuntimeError(
             f"init_process_group failed on rank {rank} of {world_size}, limit {limit} (timeout): {error}; "

@@ -5,7 +5,11 @@ import os
 import pytest
 import torch  # noqa: F401 - pytester's sessions in this process forget what they import, and torch takes no second import
 
+from pytest_vdist.reference_impl.simdev import build
+
 pytest_plugins = ["pytester"]
+
+SIMDEV_CACHE = build.cache_folder()
 
 TWO_DEVICES = """
 from pytest_vdist import Availability, DeviceBackend
@@ -31,6 +35,12 @@ def plain_sessions(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -
     for variable in [name for name in os.environ if name.startswith("VDIST_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+
+
+@pytest.fixture
+def simdev_as_built(plain_sessions: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pytester's sessions, whose home is another, find the simulated device built."""
+    monkeypatch.setenv(build.CACHE_VARIABLE, str(SIMDEV_CACHE))
 
 
 @pytest.fixture

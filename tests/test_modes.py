@@ -220,6 +220,7 @@ def test_a_test_can_ask_for_how_many_ranks_there_are_devices(
     result.stdout.fnmatch_lines(["*cpu: 1024", "*sharable: 6"])
 
 
+@pytest.mark.usefixtures("simdev_as_built")
 def test_nodes_are_not_played_where_there_are_too_few_devices_for_their_ranks(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

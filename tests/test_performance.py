@@ -47,6 +47,7 @@ def test_rows_say_what_nccl_tests_would_say(pytester: pytest.Pytester) -> None:
         assert row["busbw"] == pytest.approx(row["algbw"] * factors[row["collective"], row["ranks"]])
 
 
+@pytest.mark.usefixtures("simdev_as_built")
 @pytest.mark.parametrize(("devices", "sharing"), [("1", "ranks"), ("2", "runs")])
 def test_ranks_and_runs_that_share_a_device_are_judged_and_nothing_is_told_of_their_speed(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, devices: str, sharing: str

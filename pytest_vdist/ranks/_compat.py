@@ -32,6 +32,16 @@ def live_process_groups() -> list[dist.ProcessGroup]:
     return list(distributed_c10d._world.pg_map)
 
 
+def begin_names_again() -> None:
+    """Let torch name groups from the beginning, where no default group stands.
+
+    torch 2.11 to 2.15 count groups in `_world.group_count`, which an `init_process_group` that failed has
+    raised, maybe on some ranks only: they would wait for each other under different names in the next world.
+    """
+    if not dist.is_initialized():
+        distributed_c10d._world.group_count = 0
+
+
 def sequence_number(group: dist.ProcessGroup) -> int:
     """Return how many collectives the group has begun, or 0 where its backend does not count.
 

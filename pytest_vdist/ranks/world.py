@@ -82,6 +82,7 @@ class World:
         groups = _compat.live_process_groups()
         if dist.is_initialized():
             dist.destroy_process_group()
+        _compat.begin_names_again()
         self._graveyard.bury(groups)
         self._serial, self._spec = -1, None
         self._known_groups.clear()

@@ -8,6 +8,8 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.utils.deterministic
 
-from pytest_vdist import DistributedRun
+from pytest_vdist import DistributedRun, current_rank
 
 
 def _environment() -> None:
@@ -207,3 +209,26 @@ def test_a_thread_that_has_ended_costs_nothing(distributed_run: DistributedRun) 
         return os.getpid()
 
     assert distributed_run(run_a_thread) == distributed_run(os.getpid)
+
+
+def test_a_world_that_one_rank_alone_failed_to_make_does_not_keep_the_ranks_from_the_next(
+    distributed_run: DistributedRun, tmp_path: Path
+) -> None:
+    """Torch counts groups that were never made, and names the next ones by their number."""
+
+    def fail_on_rank_0() -> str:
+        if dist.is_initialized() or current_rank().rank != 0:
+            return ""
+        place, limit = f"file://{tmp_path}/absent", timedelta(seconds=0.5)
+        with pytest.raises(RuntimeError) as caught:
+            dist.init_process_group("gloo", init_method=place, rank=0, world_size=2, timeout=limit)
+        return str(caught.value)
+
+    def add_up() -> float:
+        x = torch.ones(1)
+        dist.all_reduce(x)
+        return x.item()
+
+    error, _ = distributed_run(fail_on_rank_0, init_process_group=False)
+    assert error
+    assert distributed_run(add_up, timeout=20) == [2.0, 2.0]

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from pytest_vdist import DistributedRun, current_rank
 from pytest_vdist.reference_impl import environment, model_parallel
 from pytest_vdist.reference_impl.coordinator import GroupCoordinator
 from pytest_vdist.reference_impl.environment import (
@@ -354,3 +355,30 @@ def test_model_parallel_groups_are_made_once(start: Start) -> None:
     model_parallel.destroy_model_parallel()
     with pytest.raises(RuntimeError, match=r"call initialize_model_parallel\(\) first"):
         model_parallel.get_dp_group()
+
+
+@pytest.mark.filterwarnings("ignore:Device capability of nobody")
+def test_after_refused_and_failed_initialisations_ranks_find_each_other(
+    distributed_run: DistributedRun, tmp_path: Path
+) -> None:
+    """Torch counts groups that were never made, and names the next ones by their number."""
+
+    def body() -> list[float]:
+        here = current_rank()
+
+        def start(name: str, **settings: Any) -> None:
+            place = f"file://{tmp_path}/{name}"
+            init_distributed_environment(2, here.rank, place, here.local_rank, device_type="cpu", **settings)
+
+        if here.rank == 1:
+            with pytest.raises((AssertionError, ValueError), match="nobody"):  # torch says either
+                start("refused", backend="nobody")
+        else:
+            with pytest.raises(RuntimeError, match="limit 1 s"):
+                start("absent", timeout=1)
+        start("together")
+        total = get_world_group().all_reduce(torch.tensor([1.0 + here.rank]))
+        destroy_distributed_environment()
+        return total.tolist()
+
+    assert distributed_run(body, init_process_group=False, timeout=20) == [[3.0], [3.0]]
