@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_vdist.backends.registry import find_backend, require_devices
+from pytest_vdist.backends.sharing import MAX_RUNS_PER_DEVICE
 
 BENCHMARKS = Path(__file__).parent
 PYTEST = (sys.executable, "-m", "pytest", "-q")
@@ -120,7 +121,7 @@ class Machine:
 
 def core(machine: Machine) -> None:
     machine.pytest("core", "--vdist-profile=core", "--vdist-certify", str(machine.folder / "core"))
-    at_once = (f"-n{machine.shards}", f"--vdist-runs-per-device={machine.shards}")
+    at_once = (f"-n{len(machine.parts)}", f"--vdist-runs-per-device={len(machine.parts)}")
     machine.pytest("core-shared", "--vdist-profile=core", *at_once)
 
 
@@ -210,8 +211,10 @@ def main() -> None:
     parser.add_argument("--backend", default="cuda", help="a device backend, as for --vdist-backend")
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--limit", type=float, default=600.0, help="deadline of each stage, in seconds")
-    parser.add_argument("--shards", type=int, default=3, help="parts of the stage whole, workers of core")
-    parser.add_argument("--parts", help="those to run at the same time in this call (default: all)")
+    parser.add_argument("--shards", type=int, default=3, help="parts of the stage whole")
+    parser.add_argument(
+        "--parts", help="those to run at the same time in this call; core has as many workers (default: all)"
+    )
     arguments = parser.parse_args()
     wanted = arguments.stages.split(",")
     unknown = [name for name in wanted if name not in STAGES]
@@ -226,6 +229,10 @@ def main() -> None:
         parser.error(
             f"parts must be numbers from 1 to the number of shards, here {arguments.shards}, "
             f"got {wrong[0] if wrong else ''!r} from --parts"
+        )
+    if len(texts) > MAX_RUNS_PER_DEVICE:
+        parser.error(
+            f"at most {MAX_RUNS_PER_DEVICE} parts run at once, got {len(texts)}: name some by --parts"
         )
     arguments.folder.mkdir(parents=True, exist_ok=True)
     machine = Machine(

@@ -63,8 +63,40 @@ def test_ranks_and_runs_that_share_a_device_are_judged_and_nothing_is_told_of_th
     assert "vdist.bandwidth" not in properties
 
 
-def test_a_wrong_result_fails_however_fast_it_is(pytester: pytest.Pytester) -> None:
-    wrong = "--vdist-impl=pytest_vdist.mutation.implementations:sum_is_zero"
+@pytest.mark.parametrize(
+    ("mutant", "way"),
+    [("sum_is_zero", "the coordinator"), ("the_operator_returns_its_input", "the operator")],
+)
+def test_a_wrong_result_fails_however_fast_it_is(mutant: str, way: str, pytester: pytest.Pytester) -> None:
+    wrong = f"--vdist-impl=pytest_vdist.mutation.implementations:{mutant}"
     result = pytester.runpytest_subprocess(*CHAPTER, wrong, "-k", "2 and all_reduce")
     result.assert_outcomes(failed=1, deselected=7)
-    result.stdout.fnmatch_lines(["*AssertionError: all_reduce of 2 elements by the coordinator: index (*"])
+    result.stdout.fnmatch_lines([f"*AssertionError: all_reduce of 2 elements by {way}: index (*"])
+
+
+IN_PLACE = """
+import dataclasses
+import torch
+from pytest_vdist.implementations.reference import ReferenceImplementation
+from pytest_vdist.reference_impl import names
+
+@torch.library.custom_op("in_place_test::all_reduce_", mutates_args={"x"})
+def all_reduce_(x: torch.Tensor, group_name: str) -> None:
+    x.copy_(names.find(group_name).all_reduce(x))
+
+class InPlace(ReferenceImplementation):
+    def capabilities(self, device_type):
+        operators = {"all_reduce": "in_place_test::all_reduce_"}
+        return dataclasses.replace(super().capabilities(device_type), operators=operators)
+"""
+
+
+def test_an_operator_that_would_sum_its_own_results_again_is_not_measured(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(in_place=IN_PLACE)
+    result = pytester.runpytest_subprocess(
+        *CHAPTER, "--vdist-impl=in_place.py:InPlace", "-k", "2 and all_reduce", "-rP"
+    )
+    result.assert_outcomes(passed=1, deselected=7)
+    result.stdout.fnmatch_lines(["collective all_reduce, bytes 8, *, operator_latency_us None, *"])
