@@ -92,16 +92,14 @@ def connects_lazily(group: dist.ProcessGroup, device: torch.device) -> bool:
     return bool(getattr(group._get_backend(device), "supports_coalescing", False))
 
 
-def start_message(
+def start_in_batch(
     operation: Callable[..., dist.Work | None], flat: torch.Tensor, peer: int, group: dist.ProcessGroup
 ) -> dist.Work | None:
-    """Start a message, in a batch of its own where the backend takes batches.
+    """Start a message in a batch of its own.
 
     As `dist.batch_isend_irecv` does, which torch 2.11 to 2.15 leave half done where `operation` raises: later
     sums in the group do nothing then. `_start_coalescing` and `_end_coalescing` are there since torch 2.1.
     """
-    if not connects_lazily(group, flat.device):
-        return operation(flat, peer, group=group)
     group._start_coalescing(flat.device)
     try:
         operation(flat, peer, group=group)

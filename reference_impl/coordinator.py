@@ -49,6 +49,7 @@ class GroupCoordinator:
         device_type: str | None = None,
         split_group: bool | None = None,
         use_custom_ops: bool = True,
+        connect: bool = True,
     ) -> None:
         """Make the groups of all lists in `group_ranks` (global ranks) and take part in that of this rank.
 
@@ -57,9 +58,10 @@ class GroupCoordinator:
         the backend and the device type, which torch picks. `split_group` says whether the groups are split
         off the default process group; None takes VDIST_DISTRIBUTED_USE_SPLIT_GROUP. In compiled code
         collectives are the operators of `custom_ops`; without `use_custom_ops` the compiler looks into them
-        and makes its own of torch's. Raises ValueError for wrong arguments, on all ranks where their
-        `group_ranks` differ, and on a rank that is in no group; RuntimeError, on all ranks, where the default
-        process group cannot be split.
+        and makes its own of torch's. Without `connect` the first message between two ranks may wait, in
+        isend too, until both are in their calls. Raises ValueError for wrong arguments, on all ranks where
+        their `group_ranks` differ, and on a rank that is in no group; RuntimeError, on all ranks, where the
+        default process group cannot be split.
         """
         self.timeout = as_timeout(timeout, "timeout")
         self.cpu_timeout = as_timeout(cpu_timeout, "cpu_timeout")
@@ -77,6 +79,7 @@ class GroupCoordinator:
             self.timeout,
             self.cpu_timeout,
             use_split_group() if split_group is None else split_group,
+            connect,
         )
         self._subgroups: Subgroups | None = create_subgroups(self._plan)
         self.ranks = self._subgroups.ranks
@@ -413,8 +416,7 @@ class GroupCoordinator:
 
         Every rank of the world calls it, as for the constructor.
         """
-        self._living()
-        return create_sibling(self._plan, group_desc or f"{self.unique_name}:sibling")
+        return create_sibling(self._living(), self._plan, group_desc or f"{self.unique_name}:sibling")
 
     def destroy(self) -> None:
         """Destroy the communicator and the process groups; a second call does nothing.

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from . import _compat
+from .connections import start_message
 from .failures import GroupScope, naming
 from .wire import as_wire, from_wire, is_plain, write_back
 
@@ -152,12 +153,12 @@ class OrderedGroup:
 
     def isend(self, flat: torch.Tensor, dst: int) -> Message:
         """Start to send a 1-D tensor that is not empty and stays as it is until the work is done."""
-        work = _compat.start_message(dist.isend, flat, self.ranks[dst], self.group)
+        work = start_message(dist.isend, flat, self.ranks[dst], self.group)
         return self._message(work, f"send to rank {dst}")
 
     def irecv(self, flat: torch.Tensor, src: int) -> Message:
         """Start to fill a 1-D contiguous tensor that is not empty."""
-        work = _compat.start_message(dist.irecv, flat, self.ranks[src], self.group)
+        work = start_message(dist.irecv, flat, self.ranks[src], self.group)
         return self._message(work, f"receive from rank {src}")
 
     def _message(self, work: dist.Work | None, operation: str) -> Message:

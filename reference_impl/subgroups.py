@@ -14,6 +14,8 @@ import torch.distributed as dist
 
 from . import _compat
 from .agreement import agree
+from .connections import connect
+from .failures import GroupScope, naming
 from .new_groups import NewGroups
 from .split_groups import SplitGroups
 
@@ -39,7 +41,8 @@ class GroupPlan:
     """The process groups of a coordinator, for all lists of ranks in `group_ranks`.
 
     `backend` None takes that of the default process group; a timeout None keeps the backend's own. `split`
-    says whether they are made by `split_group` or by `new_group`.
+    says whether they are made by `split_group` or by `new_group`, `connect` whether the members of the device
+    group are connected at once or by their first messages.
     """
 
     name: str
@@ -49,6 +52,7 @@ class GroupPlan:
     timeout: timedelta | None
     cpu_timeout: timedelta | None
     split: bool
+    connect: bool = True
 
     @cached_property
     def maker(self) -> GroupMaker:
@@ -129,33 +133,35 @@ def create_subgroups(plan: GroupPlan) -> Subgroups:
         )
     own = Subgroups(plan.own_ranks(dist.get_rank()), device_group, cpu_group)
     require_device_backend(own, plan)
-    connect(own, plan)
-    return own
-
-
-def connect(own: Subgroups, plan: GroupPlan) -> None:
-    """Let every two members exchange a number, where the device's backend connects them only then.
-
-    NCCL connects two ranks in their first message, for which each waits for the other, also in isend.
-    """
-    size = len(own.ranks)
-    if size == 1 or not _compat.connects_lazily(own.device_group, plan.device):
-        return
-    numbers = torch.zeros(size, dtype=torch.int32, device=plan.device)
     try:
-        dist.all_to_all_single(torch.empty_like(numbers), numbers, group=own.device_group)
+        if plan.connect:
+            connect(own.device_group, plan.device)
+        _await_members(own, plan)
     except BaseException:
         own.destroy()
         raise
+    return own
 
 
-def create_sibling(plan: GroupPlan, description: str) -> dist.ProcessGroup:
+def _await_members(own: Subgroups, plan: GroupPlan) -> None:
+    """Wait until every member has made the groups too, so that any of them may be the first to destroy them.
+
+    gloo is done with its part of a group before the others are with theirs, and these raise where it closes
+    its connections meanwhile.
+    """
+    scope = GroupScope(plan.name, dist.get_rank(), "cpu_timeout", plan.cpu_timeout)
+    with naming("making the process groups", scope):
+        dist.barrier(group=own.cpu_group)
+
+
+def create_sibling(own: Subgroups, plan: GroupPlan, description: str) -> dist.ProcessGroup:
     """Make a second device group for every list of the plan and return that of this rank, a member."""
     number = _agreed(plan, description)
     group = plan.maker.device_group(
         plan.group_ranks, plan.timeout, description, f"{plan.name}:sibling:{number}"
     )
     assert group is not None, "ranks in no group have no coordinator to ask"
+    _await_members(own, plan)
     return group
 
 

@@ -23,7 +23,7 @@ RELEASED_EARLY = "https://github.com/vllm-project/vllm/issues/54962"
 @mutant(HANDLES, "VD-TD-007", devices=("simdev", "cuda"))
 def the_first_message_connects_two_ranks(patch: Patch) -> None:
     """New groups have no connections yet: the first message between two ranks waits until both are there."""
-    patch.value(subgroups, "connect", lambda own, plan: None)  # noqa: ARG005
+    patch.value(subgroups, "connect", lambda group, device: None)  # noqa: ARG005
 
 
 @mutant(HANDLES, "VD-TD-007", issue=DEADLOCK)

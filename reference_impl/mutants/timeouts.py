@@ -42,8 +42,8 @@ def siblings_have_no_limit(patch: Patch) -> None:
     """A second device group of the same members waits as long as the backend likes."""
 
     @patch.around(coordinator, "create_sibling")
-    def create_sibling(original: Original, plan: GroupPlan, description: str) -> Any:
-        return original(dataclasses.replace(plan, timeout=None), description)
+    def create_sibling(original: Original, own: Subgroups, plan: GroupPlan, description: str) -> Any:
+        return original(own, dataclasses.replace(plan, timeout=None), description)
 
 
 @mutant(DEFECT, "VD-TMO-005", devices=SPLITS, split_group=True)

@@ -50,8 +50,11 @@ def test_names_are_unique_and_the_same_on_all_ranks(
         world.init(init_settings(init_method))
         groups = [world.coordinator(g, name=name) for g, name in zip(layouts(world_size), names, strict=True)]
         unique_names = [group.unique_name for group in groups]
+        groups[-1].barrier()
         groups[0].destroy()
-        unique_names.append(world.coordinator([list(range(world_size))], name=names[0]).unique_name)
+        last = world.coordinator([list(range(world_size))], name=names[0])
+        unique_names.append(last.unique_name)
+        last.barrier()
         world.destroy()
         return unique_names
 

@@ -23,7 +23,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pytest_vdist import Capabilities, Coordinator, DistributedRun, ImplementationSpec, init_settings
+from pytest_vdist import (
+    Capabilities,
+    Coordinator,
+    DistributedRun,
+    ImplementationSpec,
+    current_rank,
+    init_settings,
+)
+from pytest_vdist.faults.meeting import Meeting
 from pytest_vdist.strategies import partitions
 
 SHORTEST, LONGEST = 3, 9
@@ -44,11 +52,26 @@ class Step:
 
 
 def live(implementation: ImplementationSpec, folder: str, steps: Sequence[Step]) -> list[Any]:
-    """Take the steps, in a rank, and return what each of them gave."""
-    world = implementation.load()
+    """Take the steps, in a rank, and return what each of them gave.
+
+    Ranks that have made a group meet before they destroy it, unless they have called it meanwhile: gloo is
+    done with its part of a group before the others are with theirs, who fail where it closes its connections.
+    """
+    here, world = current_rank(), implementation.load()
     groups: list[Coordinator] = []
     results: list[Any] = []
+    meeting, have_met = Meeting(f"{folder}/meeting", here.rank), True
+
+    def meet(place: int) -> None:
+        if not have_met:
+            meeting.gather(str(place), range(here.world_size))
+
     for number, step in enumerate(steps):
+        if step.kind in {"destroy", "end"}:
+            meet(number)
+            have_met = True
+        elif step.kind in {"init", "make"}:
+            have_met = False
         if step.kind == "init":
             met_at = init_settings(f"file://{folder}/{number}")
             world.init(replace(met_at, split_group=step.split, timeout=TIMEOUT, cpu_timeout=TIMEOUT))
@@ -62,6 +85,8 @@ def live(implementation: ImplementationSpec, folder: str, steps: Sequence[Step])
             results.append(dist.is_initialized())
         else:
             results.append(use(groups[step.group], step))
+            have_met = have_met or (step.kind == "sum" and groups[step.group].world_size == here.world_size)
+    meet(len(steps))
     world.destroy()
     return results
 

@@ -1,4 +1,4 @@
-"""The limits that groups have, read from the groups themselves: nothing waits here."""
+"""The limits that groups have, read from the groups themselves: nothing waits for one here."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def every_kind_of_group(make: Any, world_size: int) -> Found:
         if hasattr(group, "make_sibling_device_group"):
             sibling = group.make_sibling_device_group()
             found[f"sibling of {name}"] = (process_group_timeout(sibling, group.device), found[name][1])
+            group.barrier()  # nobody destroys what others are still making
             dist.destroy_process_group(sibling)
+        group.barrier()
         group.destroy()
         found[f"{name}, made again"] = limits_of(make(group_ranks, name="group"))
     return found
@@ -78,12 +80,14 @@ def read_limits(
     world.init(replace(settings, timeout=limits[0], cpu_timeout=limits[1]))
     first = world.coordinator([list(range(here.world_size))], name="first")
     if not shows_groups(first):
+        first.barrier()
         world.destroy()
         return None
     own = dist.new_group(backend=_backends(here.device))
     of_torch = process_group_timeout(own, here.device), process_group_timeout(own, CPU)
     found = every_kind_of_group(world.coordinator, here.world_size)
     found["the first one, read last"] = limits_of(first)
+    first.barrier()
     world.destroy()
     return found, of_torch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 
 from pytest_vdist import current_rank, init_settings
-from pytest_vdist.backends.registry import find_backend, require_devices
 from pytest_vdist.implementations.reference import ReferenceImplementation
 from pytest_vdist.ranks.messages import WorldSpec
 from pytest_vdist.ranks.pool import RankPool
@@ -26,16 +25,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[RankPool]:
-    backend = find_backend("simdev", origin="this test")
-    pool = RankPool(backend, require_devices(backend, origin="this test").device_count)
-    yield pool
-    pool.close()
-
-
 @pytest.fixture
-def run(pool: RankPool, tmp_path: Path) -> Run:
+def run(simdev_pool: RankPool, tmp_path: Path) -> Run:
     """Return a function that calls another one on ranks, in a world that splits its groups."""
 
     def run(function: Callable[[], Any], world_size: int, **changes: Any) -> list[Any]:
@@ -48,7 +39,7 @@ def run(pool: RankPool, tmp_path: Path) -> Run:
             finally:
                 implementation.destroy()
 
-        return pool.run(body, (), {}, world=WorldSpec("simdev"), world_size=world_size, timeout=60.0)
+        return simdev_pool.run(body, (), {}, world=WorldSpec("simdev"), world_size=world_size, timeout=60.0)
 
     return run
 

@@ -51,6 +51,9 @@ WorkPtr Simccl::endCoalescing() {
   TORCH_CHECK(coalesced_.has_value(), "simccl is not coalescing: start that first");
   auto works = std::move(*coalesced_);
   coalesced_.reset();
+  if (std::exchange(batch_has_messages_, false)) {
+    make_communicator();
+  }
   wait_for_connections();
   return coalesced_work(std::move(works));
 }
@@ -77,8 +80,16 @@ WorkPtr Simccl::recvAnysource(Tensors& tensors, int tag) {
   return message(gloo().recvAnysource(bytes, tag));
 }
 
+// As NCCL does: messages in a batch use the communicator of the group, which all members make together.
+void Simccl::make_communicator() {
+  if (!std::exchange(has_communicator_, true) && !getBoundDeviceId()) {
+    gloo().barrier({})->wait();
+  }
+}
+
 // As NCCL does: the first message in a direction waits, on the sender too, until both are in their calls.
 void Simccl::connect(int peer, bool sending) {
+  batch_has_messages_ = coalesced_.has_value();
   auto& connected = sending ? targets_ : sources_;
   if (!connected.insert(peer).second) {
     return;
@@ -133,8 +144,10 @@ c10::intrusive_ptr<Backend> Simccl::split(
   }
   // torch gives the backends of all devices one store, where gloo's keys for the CPU are as well.
   auto own_store = c10::make_intrusive<c10d::PrefixStore>("simccl/", store);
-  return c10::make_intrusive<Simccl>(
+  auto child = c10::make_intrusive<Simccl>(
       own_store, static_cast<int>(own - ranks.begin()), static_cast<int>(ranks.size()), options);
+  child->has_communicator_ = true;
+  return child;
 }
 
 void Simccl::eagerConnectSingleDevice(at::Device device) {
@@ -199,6 +212,7 @@ WorkPtr Simccl::launched(WorkPtr work) {
 
 WorkPtr Simccl::collective(
     c10d::OpType type, const WorkPtr& inner, Tensors results, std::function<void()> write_back) {
+  has_communicator_ = true;
   return launched(collective_work(rank_, type, inner, std::move(results), std::move(write_back)));
 }
 

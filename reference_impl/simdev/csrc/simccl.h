@@ -116,6 +116,7 @@ class Simccl final : public Backend {
   WorkPtr message(const WorkPtr& inner);
   void connect(int peer, bool sending);
   void connect_all();
+  void make_communicator();
   void wait_for_connections();
   at::Tensor message_bytes(const Tensors& tensors) const;
 
@@ -126,6 +127,8 @@ class Simccl final : public Backend {
   std::unordered_set<int> targets_; // of messages, and their sources: the ranks with a connection
   std::unordered_set<int> sources_;
   std::vector<WorkPtr> connecting_;
+  bool has_communicator_ = false; // of all members, which their first collective makes
+  bool batch_has_messages_ = false;
   uint64_t split_count_ = 0;
 };
 
