@@ -61,7 +61,7 @@ class GroupCoordinator:
         and makes its own of torch's. Without `connect` the first message between two ranks may wait, in
         isend too, until both are in their calls. Raises ValueError for wrong arguments, on all ranks where
         their `group_ranks` differ, and on a rank that is in no group; RuntimeError, on all ranks, where the
-        default process group cannot be split.
+        default process group cannot be split; CommunicationError where a member does not make the groups too.
         """
         self.timeout = as_timeout(timeout, "timeout")
         self.cpu_timeout = as_timeout(cpu_timeout, "cpu_timeout")

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-from pytest_vdist import init_settings
-from pytest_vdist.implementations.reference import ReferenceImplementation
-from pytest_vdist.ranks.messages import WorldSpec
-from pytest_vdist.ranks.pool import RankPool
 from pytest_vdist.reference_impl import environment
 
-Run = Callable[..., list[Any]]
+from .conftest import Run
 
 
-@pytest.fixture
-def run(simdev_pool: RankPool, tmp_path: Path) -> Run:
-    """Return a function that calls another one on three ranks, in a world of the reference."""
-
-    def run(function: Callable[[], Any]) -> list[Any]:
-        def body() -> Any:
-            implementation = ReferenceImplementation()
-            implementation.init(init_settings(f"file://{tmp_path}/world"))
-            try:
-                return function()
-            finally:
-                implementation.destroy()
-
-        return simdev_pool.run(body, (), {}, world=WorldSpec("simdev"), world_size=3, timeout=30.0)
-
-    return run
-
-
-def test_the_world_is_not_connected_before_its_first_call_as_other_groups_are(run: Run) -> None:
+def test_the_world_is_not_connected_before_its_first_call_as_other_groups_are(
+    run_on_simdev: Run,
+) -> None:
     def body() -> list[int]:
         groups = [
             environment.get_world_group(),
@@ -46,10 +23,12 @@ def test_the_world_is_not_connected_before_its_first_call_as_other_groups_are(ru
         backends: list[Any] = [group.device_group._get_backend(group.device) for group in groups]
         return [backend._get_sequence_number_for_group() for backend in backends]
 
-    assert run(body) == [[0, 0, 1]] * 3
+    assert run_on_simdev(body, 3) == [[0, 0, 1]] * 3
 
 
-def test_two_ranks_of_the_world_exchange_messages_while_others_are_elsewhere(run: Run) -> None:
+def test_two_ranks_of_the_world_exchange_messages_while_others_are_elsewhere(
+    run_on_simdev: Run,
+) -> None:
     """A batch would ask for the third rank: the communicator of the group is made by all of its members."""
 
     def body() -> Any:
@@ -69,4 +48,4 @@ def test_two_ranks_of_the_world_exchange_messages_while_others_are_elsewhere(run
                 received.append(world.all_reduce(torch.ones(1, device=world.device)).item())
         return received
 
-    assert run(body) == [[3.0], [[1.0, 1.0], [3.0], 3.0, [2.0, 2.0], [4.0]], [3.0]]
+    assert run_on_simdev(body, 3) == [[3.0], [[1.0, 1.0], [3.0], 3.0, [2.0, 2.0], [4.0]], [3.0]]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from pytest_vdist import current_rank, init_settings
-from pytest_vdist.implementations.reference import ReferenceImplementation
-from pytest_vdist.ranks.messages import WorldSpec
-from pytest_vdist.ranks.pool import RankPool
+from pytest_vdist import current_rank
 from pytest_vdist.reference_impl import _compat, environment
 
-Run = Callable[..., list[Any]]
+from .conftest import Run
+
 HALVES = [[0, 2], [3, 1]]
 
 pytestmark = pytest.mark.skipif(
@@ -26,22 +22,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def run(simdev_pool: RankPool, tmp_path: Path) -> Run:
+def run(run_on_simdev: Run) -> Run:
     """Return a function that calls another one on ranks, in a world that splits its groups."""
-
-    def run(function: Callable[[], Any], world_size: int, **changes: Any) -> list[Any]:
-        def body() -> Any:
-            implementation = ReferenceImplementation()
-            settings = replace(init_settings(f"file://{tmp_path}/world"), split_group=True, **changes)
-            implementation.init(settings)
-            try:
-                return function()
-            finally:
-                implementation.destroy()
-
-        return simdev_pool.run(body, (), {}, world=WorldSpec("simdev"), world_size=world_size, timeout=60.0)
-
-    return run
+    return partial(run_on_simdev, split_group=True)
 
 
 def timeouts(group: dist.ProcessGroup) -> dict[str, float]:
